@@ -1,0 +1,76 @@
+"""buffer: networks trained on the real images, with their weights after each epoch (expert trajectories).
+
+    python -m stages.buffer <buffer>
+
+Source: George Cazenavette et al.: "Dataset Distillation by Matching Training Trajectories", CVPR 2022,
+https://arxiv.org/abs/2203.11932; `buffer.py` of https://github.com/GeorgeCazenavette/mtt-distillation.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from stages.losses import cross_entropy
+from stages.shared.checkpoint import scratch
+from stages.shared.convnet import ConvNet
+from stages.shared.device import pick_device
+from stages.shared.engine import run_units
+from stages.shared.errors import run_stage
+from stages.shared.files import write_curve, write_tensors
+from stages.shared.flat import FlatNetwork
+from stages.shared.images import load_split
+from stages.shared.settings import BufferSettings, NetworkSettings, known, load
+from stages.shared.training import Schedule, train
+
+__all__ = ["buffer"]
+
+
+def buffer(
+    settings: BufferSettings, network: NetworkSettings, prepared: Path, folder: Path, seed: int, device: torch.device, root: Path = Path("scratch")
+) -> None:
+    """Write `trajectories.safetensors` (`snapshots`, `(experts, epochs + 1, P)`) and `curve.csv` to `folder`.
+
+    Expert i is a function of `(seed, i)`; finished experts survive a kill under `root`.
+    """
+    data = load_split(prepared, "train")
+    images, targets = data.images.to(device), F.one_hot(data.labels, data.classes).float().to(device)
+    convnet = ConvNet(images.shape[1], images.shape[2], data.classes, network.width, network.depth).to(device)
+    flat = FlatNetwork(convnet)
+    schedule = Schedule(settings.epochs, settings.lr, settings.batch, precision=settings.precision)
+    keys = [(seed, "buffer", i) for i in range(settings.experts)]
+    work = {"settings": settings.model_dump(exclude={"experts"}), "network": network.model_dump(), "seed": seed}
+    with scratch(f"buffer-{folder.name}", work, list(prepared.glob("*.safetensors")), root) as here:
+        files = [here / f"expert-{i:04}.safetensors" for i in range(settings.experts)]
+
+        def run(i: int) -> None:
+            part = here / f"expert-{i:04}.part.safetensors"
+            done = train(flat, cross_entropy, None, images, targets, schedule, [keys[i]], True, part)
+            write_tensors(files[i], {"snapshots": done.snapshots[0], "loss": done.losses[0], "accuracy": done.accuracies[0]})
+            part.unlink(missing_ok=True)
+
+        missing = [i for i, file in enumerate(files) if not file.exists()]
+        run_units(run, missing, 3 * flat.operations(images[:1]) * settings.batch, device, f"experts of {folder.name}")
+        experts = [load_file(file) for file in files]
+        write_tensors(folder / "trajectories.safetensors", {"snapshots": torch.stack([e["snapshots"] for e in experts])}, work)
+        mean = {name: torch.stack([e[name] for e in experts]).mean(0).tolist() for name in ("loss", "accuracy")}
+        write_curve(folder / "curve.csv", {"epoch": range(1, settings.epochs + 1), **mean})
+
+
+def main(name: str) -> None:
+    settings = load()
+    known("buffer", name, settings.buffers)
+    own = settings.buffers[name]
+    buffer(
+        own,
+        settings.datasets[own.dataset].network,
+        Path("data/prepare") / own.dataset,
+        Path("data/buffer") / name,
+        settings.params.seed,
+        pick_device(settings.params.device),
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,32 @@
+"""Where the computation runs: an execution setting, never a parameter of the results."""
+
+import os
+
+import torch
+
+from stages.shared.errors import UserError
+
+__all__ = ["pick_device"]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` (CUDA, else Apple's MPS, else the CPU), `cpu`, `cuda`, `cuda:1` or `mps`; DEVICE in the environment wins.
+
+    Raises:
+        UserError: unknown, or not on this machine.
+    """
+    name = os.environ.get("DEVICE", name)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        present = {
+            "cpu": lambda: True,
+            "cuda": lambda: (device.index or 0) < torch.cuda.device_count(),
+            "mps": torch.backends.mps.is_available,
+        }[device.type]()
+    except (RuntimeError, KeyError):
+        raise UserError(f"device: {name!r} is unknown; allowed: auto, cpu, cuda, cuda:<number>, mps") from None
+    if not present:
+        raise UserError(f"device: {name!r} is not on this machine; allowed: auto, cpu or a device that is here")
+    return device

@@ -1,0 +1,61 @@
+"""Which engine runs a computation: eager or compiled, one process or several. Speed only, same numbers."""
+
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+
+import torch
+from tqdm import tqdm
+
+__all__ = ["can_compile", "run_units", "worth_compiling"]
+
+COMPILE_PAYS = 2e13  # floating-point operations (about two minutes of eager CPU work; compiling takes 20-60 s)
+SMALL_STEP = 2e9  # floating-point operations a step below which two single-threaded processes beat two threads
+
+
+@cache
+def can_compile(device_type: str) -> bool:
+    """Whether torch.compile has what it needs; one line of notice where it has not."""
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), None)
+    if device_type == "cpu" and compiler is None:
+        print("no C++ compiler found: running eager, about two to four times slower", file=sys.stderr)
+    return device_type == "cuda" or (device_type == "cpu" and compiler is not None)
+
+
+def worth_compiling(operations: float, device: torch.device) -> bool:
+    return operations > COMPILE_PAYS and can_compile(device.type)
+
+
+def run_units(run: Callable[[int], None], units: Iterable[int], step_operations: float, device: torch.device, title: str) -> None:
+    """Call `run(unit)` for every unit, which writes its own result; small CPU work side by side, the rest in turn.
+
+    A unit depends on nothing but its number, so the order does not matter. Side by side means forked processes with
+    one thread each: for small networks, threads inside one step gain less than a second step beside it.
+    """
+    units = list(units)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = min(cores, len(units))
+    bar = tqdm(total=len(units), desc=title, disable=None)
+    if device.type != "cpu" or step_operations > SMALL_STEP or workers < 2 or sys.platform != "linux":
+        for unit in units:
+            run(unit)
+            bar.update()
+    else:
+        context = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            global _forked
+            _forked = run  # inherited by the fork: nothing is pickled
+            for _ in pool.map(_run_forked, units):
+                bar.update()
+    bar.close()
+
+
+_forked: Callable[[int], None] | None = None
+
+
+def _run_forked(unit: int) -> None:
+    _forked(unit)

@@ -1,0 +1,56 @@
+"""A network as a pure function of one flat weight vector."""
+
+import math
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+__all__ = ["FlatNetwork"]
+
+
+class FlatNetwork:
+    """`network(theta, images) -> logits`, where `theta` is a vector of all `size` weights in the module's own order.
+
+    Trajectory matching and unrolled training treat the weights as one point in space; so do expert buffers.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+        self.names = [name for name, _ in module.named_parameters()]
+        self.shapes = [p.shape for p in module.parameters()]
+        self.sizes = [p.numel() for p in module.parameters()]
+        self.size = sum(self.sizes)
+
+    def split(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Views of `theta`, one per parameter of the module."""
+        parts = theta.split(self.sizes)
+        return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes)}
+
+    def __call__(self, theta: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return functional_call(self.module, self.split(theta), (images,))
+
+    def operations(self, image: torch.Tensor) -> int:
+        """Floating-point operations of the products in a forward pass of `(1, C, H, W)`; backward takes twice as many."""
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self.module(image)
+        return counter.get_total_flops()
+
+    def initial(self, generator: torch.Generator) -> torch.Tensor:
+        """Weights as PyTorch's layers initialise themselves, from an explicit generator: `(size,)` on the CPU.
+
+        Convolution and linear layers: uniform in +-1/sqrt(fan_in), weight and bias alike (Kaiming uniform with
+        a = sqrt(5)); norm layers: scale 1, shift 0.
+        """
+        parts = []
+        for module in self.module.modules():
+            weight = getattr(module, "weight", None)
+            if weight is None:
+                continue
+            if weight.dim() == 1:
+                parts += [torch.ones(weight.shape), torch.zeros(module.bias.shape)]
+                continue
+            bound = 1 / math.sqrt(weight[0].numel())
+            parts += [torch.empty(p.shape).uniform_(-bound, bound, generator=generator) for p in (weight, module.bias)]
+        return torch.cat([p.flatten() for p in parts])

@@ -1,0 +1,121 @@
+"""Where images come from: scikit-learn's digits, or a folder of pictures."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.shared.errors import UserError
+from stages.shared.settings import ImageSettings
+
+__all__ = ["Split", "Source", "find", "read"]
+
+SPLITS = ("train", "test")
+ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+class Source(NamedTuple):
+    """What is there, before any image is decoded."""
+
+    classes: list[str]
+    files: dict[str, list[list[Path]]]  # split -> class -> files; empty for the digits
+    counts: list[int]  # training images of each class
+
+
+class Split(NamedTuple):
+    images: np.ndarray  # (N, C, H, W) uint8
+    labels: np.ndarray  # (N,) int64
+
+
+def find(settings: ImageSettings, key: str) -> Source:
+    """Look at the source without decoding it.
+
+    Raises:
+        UserError: no such folder, no class, a class without images, classes that differ between the splits.
+    """
+    if settings.source == "digits":
+        labels = _digits()["train"].labels
+        return Source([str(k) for k in range(10)], {}, np.bincount(labels).tolist())
+    root = Path(settings.source)
+    if not root.is_dir():
+        raise UserError(f"{key}.source: {settings.source!r} is no data set and no folder here; allowed: digits, or a folder with train/<class>/* and test/<class>/*")
+    files, classes = {}, None
+    for split in SPLITS:
+        folder = root / split
+        if not folder.is_dir():
+            raise UserError(f"{key}.source: {folder} is missing; expected {root}/train/<class>/* and {root}/test/<class>/*")
+        found = {f.name: _pictures(f) for f in sorted(folder.iterdir()) if f.is_dir() and not f.name.startswith(".")}
+        if len(found) < 2:
+            raise UserError(f"{key}.source: {folder} has {len(found)} class folders; expected at least 2")
+        if empty := [name for name, pictures in found.items() if not pictures]:
+            raise UserError(f"{key}.source: {folder / empty[0]} has no images ({', '.join(sorted(ENDINGS))})")
+        if classes is not None and list(found) != classes:
+            odd = sorted(set(found) ^ set(classes))[0]
+            raise UserError(f"{key}.source: class {odd!r} is in only one of {root}/train and {root}/test")
+        classes, files[split] = list(found), list(found.values())
+    return Source(classes, files, [len(pictures) for pictures in files["train"]])
+
+
+def read(settings: ImageSettings, key: str) -> tuple[list[str], dict[str, Split]]:
+    """Class names and the decoded splits; labels are positions in the sorted class names.
+
+    Raises:
+        UserError: see `find`; an unreadable picture; sizes that differ, or are not square, without `resize`.
+    """
+    source = find(settings, key)
+    if not source.files:
+        return source.classes, _digits()
+    return source.classes, {split: _decode_all(source.files[split], settings, key) for split in SPLITS}
+
+
+def _digits() -> dict[str, Split]:
+    """1,797 handwritten digits of 8x8 pixels in 17 gray levels; a fixed half of each class is the test split.
+
+    E. Alpaydin, C. Kaynak: "Optical Recognition of Handwritten Digits", UCI, 1998, https://doi.org/10.24432/C50P49.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    data = load_digits()
+    images = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]
+    halves = train_test_split(images, data.target, test_size=0.5, stratify=data.target, random_state=0)
+    return {"train": Split(halves[0], halves[2]), "test": Split(halves[1], halves[3])}
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in ENDINGS)
+
+
+def _decode_all(files: list[list[Path]], settings: ImageSettings, key: str) -> Split:
+    from tqdm import tqdm
+
+    paths = [path for pictures in files for path in pictures]
+    labels = np.repeat(np.arange(len(files)), [len(pictures) for pictures in files])
+    first = _decode(paths[0], settings)
+    if first.shape[1] != first.shape[2]:
+        raise UserError(f"{key}.resize: null with {paths[0]} of {first.shape[2]}x{first.shape[1]} pixels; the network needs squares: set {key}.resize")
+    images = np.empty((len(paths), *first.shape), np.uint8)
+    with ThreadPoolExecutor() as pool:
+        decoded = pool.map(lambda path: _decode(path, settings), paths)
+        for i, image in enumerate(tqdm(decoded, "decode", len(paths), disable=None, leave=False)):
+            if image.shape != first.shape:
+                raise UserError(
+                    f"{paths[i]} has {image.shape[2]}x{image.shape[1]} pixels but {paths[0]} has {first.shape[2]}x{first.shape[1]}; set {key}.resize"
+                )
+            images[i] = image
+    return Split(images, labels)
+
+
+def _decode(path: Path, settings: ImageSettings) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as picture:
+            picture = picture.convert("L" if settings.color == "gray" else "RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as problem:
+        raise UserError(f"{path}: not a readable image: {problem}") from None
+    if settings.resize:
+        picture = ImageOps.fit(picture, (settings.resize, settings.resize), Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

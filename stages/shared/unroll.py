@@ -1,0 +1,105 @@
+"""Exact gradients through N steps of SGD, in memory that does not grow with the steps' graphs.
+
+The inner training runs without a graph and keeps only the weights after each step. Walking back, each step's graph is
+rebuilt alone: with the adjoint `v` of the update, the product of the inner Hessian with `v` moves the adjoint one step
+back, and the mixed product gives the gradient for that step's images.
+
+    m[s+1] = momentum * m[s] + g(theta[s], x[s])          theta[s+1] = theta[s] - lr * m[s+1]
+
+Source of the adjoint: Maclaurin, Duvenaud, Adams: "Gradient-based Hyperparameter Optimization through Reversible
+Learning", 2015, https://arxiv.org/abs/1502.03492 (there the weights are recomputed in reverse; here they are kept).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from stages.shared.flat import FlatNetwork
+
+__all__ = ["InnerLoss", "Unrolled", "unrolled_gradient"]
+
+Batch = Callable[[int], tuple[torch.Tensor, torch.Tensor]]  # step -> images (N, C, H, W), labels (N,)
+
+
+class InnerLoss:
+    """Cross-entropy of `network` with its gradient and Hessian products, eager or compiled.
+
+    The eager product differentiates the gradient backward; the compiled one differentiates it forward (the Hessian is
+    symmetric), which `torch.compile` can trace. Same numbers to float tolerance.
+    """
+
+    def __init__(self, network: FlatNetwork, compiled: bool = False):
+        self.network = network
+        if compiled:
+            self.gradient = torch.compile(self.gradient)
+            self.products = torch.compile(self._forward_over_reverse)
+
+    def loss(self, theta, images, labels):
+        return F.cross_entropy(self.network(theta, images), labels)
+
+    def gradient(self, theta: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """dL/dtheta, `(P,)`."""
+        return torch.func.grad(self.loss)(theta, images, labels)
+
+    def products(self, theta, images, labels, v) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(d/dtheta) <dL/dtheta, v>` of shape `(P,)` and `(d/dimages) <dL/dtheta, v>` of the images' shape."""
+        with torch.enable_grad():
+            theta, images = theta.detach().requires_grad_(), images.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.loss(theta, images, labels), theta, create_graph=True)
+            return torch.autograd.grad(gradient, (theta, images), v)
+
+    def _forward_over_reverse(self, theta, images, labels, v):
+        def gradients(theta):
+            return torch.func.grad(self.loss, argnums=(0, 1))(theta, images, labels)
+
+        return torch.func.jvp(gradients, (theta,), (v,))[1]
+
+
+class Unrolled(NamedTuple):
+    loss: torch.Tensor  # scalar: the outer loss at the last weights
+    final: torch.Tensor  # (P,): the last weights
+    gradients: list[torch.Tensor]  # for `variables`, each of its variable's shape
+    lr_gradient: torch.Tensor  # scalar: for the step size
+
+
+def unrolled_gradient(
+    inner: InnerLoss,
+    start: torch.Tensor,
+    batch: Batch,
+    steps: int,
+    variables: Sequence[torch.Tensor],
+    lr: torch.Tensor,
+    outer: Callable[[torch.Tensor], torch.Tensor],
+    momentum: float = 0.0,
+) -> Unrolled:
+    """Gradient of `outer(theta_N)` for `variables` and `lr` after `steps` of SGD from `start` on `batch(0..N-1)`.
+
+    `batch(s)` is called once on the way out and once on the way back; it must give the same batch both times and be
+    differentiable in `variables` (augmentation and mask belong inside it).
+    """
+    theta, velocity = start, torch.zeros_like(start)
+    thetas, velocities = [], []
+    with torch.no_grad():
+        for step in range(steps):
+            thetas.append(theta)
+            velocity = momentum * velocity + inner.gradient(theta, *batch(step))
+            theta = theta - lr * velocity
+            velocities.append(velocity)
+
+    final = theta.detach().requires_grad_()
+    loss = outer(final)
+    (adjoint,) = torch.autograd.grad(loss, final)  # of theta[s + 1]
+
+    gradients = [torch.zeros_like(variable) for variable in variables]
+    lr_gradient, velocity_adjoint = torch.zeros_like(lr), torch.zeros_like(start)
+    for step in reversed(range(steps)):
+        lr_gradient -= torch.dot(velocities.pop(), adjoint)
+        velocity_adjoint = momentum * velocity_adjoint - lr * adjoint
+        images, labels = batch(step)
+        theta_product, image_product = inner.products(thetas.pop(), images.detach(), labels, velocity_adjoint)
+        for total, part in zip(gradients, torch.autograd.grad(images, variables, image_product)):
+            total += part
+        adjoint = adjoint + theta_product
+    return Unrolled(loss.detach(), final.detach(), gradients, lr_gradient)

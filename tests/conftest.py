@@ -1,0 +1,34 @@
+"""What the tests share: devices and the folders that lie outside the repository."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+
+
+def outside(variable: str, default: str) -> Path:
+    """A folder beside the repository, or a skip that names it and its environment variable."""
+    folder = Path(os.environ.get(variable, ROOT.parent / "shared" / default))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here; set {variable} to the folder")
+    return folder
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> torch.device:
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    return outside("GOLDEN_DIR", "golden")
+
+
+@pytest.fixture(scope="session")
+def golden_index(golden_dir) -> dict:
+    return json.loads((golden_dir / "index.json").read_text())
