@@ -44,10 +44,11 @@ def buffer(
     with scratch(f"buffer-{folder.name}", work, list(prepared.glob("*.safetensors")), root) as here:
         files = [here / f"expert-{i:04}.safetensors" for i in range(settings.experts)]
 
-        def run(i: int) -> None:
-            part = here / f"expert-{i:04}.part.safetensors"
-            done = train(flat, cross_entropy, None, images, targets, schedule, [keys[i]], True, part)
-            write_tensors(files[i], {"snapshots": done.snapshots[0], "loss": done.losses[0], "accuracy": done.accuracies[0]})
+        def run(chunk: list[int]) -> None:
+            part = here / f"part-{chunk[0]}-{len(chunk)}.safetensors"
+            done = train(flat, cross_entropy, None, images, targets, schedule, [keys[i] for i in chunk], True, part)
+            for n, i in enumerate(chunk):
+                write_tensors(files[i], {"snapshots": done.snapshots[n], "loss": done.losses[n], "accuracy": done.accuracies[n]})
             part.unlink(missing_ok=True)
 
         missing = [i for i, file in enumerate(files) if not file.exists()]

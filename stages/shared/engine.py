@@ -30,32 +30,51 @@ def worth_compiling(operations: float, device: torch.device) -> bool:
     return operations > COMPILE_PAYS and can_compile(device.type)
 
 
-def run_units(run: Callable[[int], None], units: Iterable[int], step_operations: float, device: torch.device, title: str) -> None:
-    """Call `run(unit)` for every unit, which writes its own result; small CPU work side by side, the rest in turn.
+def run_units(run: Callable[[list[int]], None], units: Iterable[int], step_operations: float, device: torch.device, title: str) -> None:
+    """Call `run` on lists that together make up `units`; it writes each unit's result itself.
 
-    A unit depends on nothing but its number, so the order does not matter. Side by side means forked processes with
-    one thread each: for small networks, threads inside one step gain less than a second step beside it.
+    A unit's result depends on its number alone, so neither order nor grouping matters. On a GPU as many as fit run
+    stacked in one call: where memory runs out the list is halved. On a CPU they run one at a time with all threads,
+    or, where a step is small, in forked processes of one thread each: threads inside a small step gain less than a
+    second step beside it.
     """
     units = list(units)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = min(cores, len(units))
-    bar = tqdm(total=len(units), desc=title, disable=None)
-    if device.type != "cpu" or step_operations > SMALL_STEP or workers < 2 or sys.platform != "linux":
-        for unit in units:
-            run(unit)
-            bar.update()
-    else:
-        context = multiprocessing.get_context("fork")
-        with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with tqdm(total=len(units), desc=title, disable=None) as bar:
+        if device.type != "cpu":
+            _run_stacked(run, units, bar)
+        elif step_operations > SMALL_STEP or workers < 2 or sys.platform != "linux":
+            for unit in units:
+                run([unit])
+                bar.update()
+        else:
             global _forked
             _forked = run  # inherited by the fork: nothing is pickled
-            for _ in pool.map(_run_forked, units):
-                bar.update()
-    bar.close()
+            context = multiprocessing.get_context("fork")
+            with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                for _ in pool.map(_run_forked, units):
+                    bar.update()
 
 
-_forked: Callable[[int], None] | None = None
+def _run_stacked(run, units, bar):
+    chunk = len(units)
+    while units:
+        try:
+            run(units[:chunk])
+        except torch.OutOfMemoryError:
+            if chunk == 1:
+                raise
+            chunk = (chunk + 1) // 2
+            torch.cuda.empty_cache()
+            print(f"out of GPU memory: going on with {chunk} networks at once", file=sys.stderr)
+            continue
+        bar.update(len(units[:chunk]))
+        units = units[chunk:]
+
+
+_forked: Callable[[list[int]], None] | None = None
 
 
 def _run_forked(unit: int) -> None:
-    _forked(unit)
+    _forked([unit])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file
 
-__all__ = ["LabelledImages", "Transform", "load_split", "load_transform"]
+__all__ = ["LabelledImages", "Transform", "load_set", "load_split", "load_transform"]
 
 
 class LabelledImages(NamedTuple):
@@ -43,5 +43,17 @@ def load_transform(folder: Path) -> Transform:
 def load_split(folder: Path, split: str) -> LabelledImages:
     """A split of a prepared data set, on the CPU."""
     data = load_file(folder / f"{split}.safetensors")
-    classes = len(json.loads((folder / "info.json").read_text())["classes"])
-    return LabelledImages(load_transform(folder).forward(data["images"] / 255), data["labels"], classes)
+    return LabelledImages(load_transform(folder).forward(data["images"] / 255), data["labels"], class_count(folder))
+
+
+def load_set(file: Path, prepared: Path) -> tuple[LabelledImages, float | None]:
+    """A distilled set and its learned step size, on the CPU; a set without images is the whole training split."""
+    data = load_file(file)
+    step_size = float(data["step_size"]) if "step_size" in data else None
+    if "images" not in data:
+        return load_split(prepared, "train"), step_size
+    return LabelledImages(data["images"], data["labels"], class_count(prepared)), step_size
+
+
+def class_count(prepared: Path) -> int:
+    return len(json.loads((prepared / "info.json").read_text())["classes"])

@@ -76,8 +76,10 @@ def train(
         return loss.loss(logits, targets, loss_settings), right.float().sum()
 
     operations = 3 * network.operations(images[0, :1] if own_images else images[:1]) * count * schedule.epochs
-    eager = _gradients(objective, len(keys))
-    compiled = torch.compile(eager) if worth_compiling(operations * len(keys), device) else eager
+    eager = _eager_gradients(objective) if len(keys) == 1 else _pure_gradients(objective, stacked=True)
+    compiled = eager
+    if worth_compiling(operations * len(keys), device):
+        compiled = torch.compile(_pure_gradients(objective, stacked=len(keys) > 1))
 
     for epoch in tqdm(range(epoch, schedule.epochs), "epoch", initial=epoch, total=schedule.epochs, disable=None, leave=False):
         dropped = schedule.drop and epoch > schedule.epochs // 2 + 1
@@ -104,24 +106,35 @@ def train(
     return Trained(theta, torch.stack(snapshots, 1) if keep_snapshots else None, *curves)
 
 
-def _gradients(objective, networks: int):
-    """(S, P) weights, (S, B, C, H, W) images, (S, B, K) targets -> (S, P) gradients, (S,) losses, (S,) right answers."""
-    if networks > 1:
-        stacked = torch.func.vmap(torch.func.grad_and_value(objective, has_aux=True))
+def _pure_gradients(objective, stacked: bool):
+    """(S, P) weights, (S, B, C, H, W) images, (S, B, K) targets -> (S, P) gradients, (S,) losses, (S,) right answers.
 
-        def gradients(theta, images, targets):
-            gradient, (value, right) = stacked(theta, images, targets)
-            return gradient, value, right
+    Stacked networks go through every layer together; without `stacked`, S is 1.
+    """
+    gradient = torch.func.grad_and_value(objective, has_aux=True)
+    if stacked:
+        gradient = torch.func.vmap(gradient)
 
-        return gradients
+    def gradients(theta, images, targets):
+        if stacked:
+            gradients, (values, right) = gradient(theta, images, targets)
+            return gradients, values, right
+        one, (value, right) = gradient(theta[0], images[0], targets[0])
+        return one[None], value[None], right[None]
 
-    def one(theta, images, targets):
+    return gradients
+
+
+def _eager_gradients(objective):
+    """The same for one network by plain backward differentiation: fastest where nothing is compiled."""
+
+    def gradients(theta, images, targets):
         theta = theta.detach().requires_grad_()
         value, right = objective(theta[0], images[0], targets[0])
         (gradient,) = torch.autograd.grad(value, theta)
         return gradient, value.detach()[None], right[None]
 
-    return one
+    return gradients
 
 
 def _save(path, epoch, theta, velocity, snapshots, curves):

@@ -1,0 +1,20 @@
+"""Temperature scaling: T fitted on distilled images that were kept from training.
+
+Chuan Guo et al.: "On Calibration of Modern Neural Networks", ICML 2017, https://arxiv.org/abs/1706.04599. Its network
+trains on the other images only (Table 6 of the paper says what that costs); at one image a class it does not exist.
+"""
+
+import torch
+
+from stages.shared.images import LabelledImages
+from stages.shared.sampling import held_out
+
+__all__ = ["NETWORKS", "fitting_images"]
+
+NETWORKS = "holdout"  # the group of networks that is calibrated
+
+
+def fitting_images(data: LabelledImages, settings, seed: int, repeat: int, mask_ratio: float) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The held-out images `(M, C, H, W)` and labels `(M,)` of a repeat; `mask_ratio` is not used."""
+    rows = held_out(data.labels, data.classes, settings.train.holdout, seed, repeat)
+    return None if rows is None else (data.images[rows], data.labels[rows])

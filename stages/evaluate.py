@@ -1,0 +1,90 @@
+"""evaluate: test logits and temperatures of a row -> accuracy and calibration of every method, repeat by repeat.
+
+    python -m stages.evaluate <row>
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from stages.calibrators.optimum import optimum
+from stages.metrics.ece import ece, reliability
+from stages.metrics.scores import accuracy, brier, confidence_gap, log_softmax, nll
+from stages.shared.errors import run_stage
+from stages.shared.files import write_json
+from stages.shared.settings import Params, load
+
+__all__ = ["evaluate", "scores"]
+
+
+def scores(logits: np.ndarray, labels: np.ndarray, temperature: float, bins: int) -> dict[str, float]:
+    """Every number of one network: shares in [0, 1], NLL in nats."""
+    log_p = log_softmax(logits / temperature)
+    p = np.exp(log_p)
+    return {
+        "accuracy": accuracy(p, labels),
+        "ece": ece(p, labels, bins),
+        "nll": nll(log_p, labels),
+        "brier": brier(p, labels),
+        "confidence_gap": confidence_gap(p, labels),
+        "temperature": temperature,
+    }
+
+
+def methods(logits: dict[str, np.ndarray], labels: np.ndarray, fitted: dict, bounds: tuple[float, float]) -> dict[str, tuple[str, list[float], list[bool]]]:
+    """Method -> the group of networks it uses, its temperature and whether that is a bound, repeat by repeat.
+
+    Beyond the paper's columns: `*_converged`, the exact minimiser on the same images; `fixed`, the LBFGS runs' starting
+    value and no fit at all; `oracle`, the one method that sees test labels, the best that one temperature can do in NLL.
+    """
+    repeats = len(logits["cross_entropy"])
+    plain = [False] * repeats
+    found = {"raw": ("cross_entropy", [1.0] * repeats, plain)}
+    for group in logits:
+        if group not in ("cross_entropy", "holdout", "labels"):
+            found[group] = (group, [1.0] * repeats, plain)
+    for name, fit in fitted["methods"].items():
+        found[name] = (fit["networks"], *fit["early_stopped"].values())
+        found[f"{name}_converged"] = (fit["networks"], *fit["converged"].values())
+    found["fixed"] = ("cross_entropy", [fitted["start"]] * repeats, plain)
+    best = [optimum(z, labels, bounds) for z in logits["cross_entropy"]]
+    found["oracle"] = ("cross_entropy", [fit.temperature for fit in best], [fit.bound_hit for fit in best])
+    return found
+
+
+def evaluate(params: Params, name: str, logits_file: Path, temperatures: Path, file: Path, metrics: Path) -> None:
+    """Write all numbers to `file` and their means in percent to `metrics`, which `dvc metrics` reads."""
+    logits = load_file(logits_file)
+    labels = logits.pop("labels")
+    fitted = json.loads(temperatures.read_text())
+    result, bins = {}, params.evaluate.bins
+    for method, (group, temperature, bound_hit) in methods(logits, labels, fitted, params.calibrate.bounds).items():
+        each = [scores(z, labels, t, bins) for z, t in zip(logits[group], temperature)]
+        pooled = np.concatenate([np.exp(log_softmax(z / t)) for z, t in zip(logits[group], temperature)])
+        result[method] = {key: [one[key] for one in each] for key in each[0]} | {
+            "bound_hit": bound_hit,
+            "reliability": {key: value.tolist() for key, value in reliability(pooled, np.tile(labels, len(each)), bins).items()},
+        }
+    write_json(file, {"row": name, "mask_ratio": fitted["mask_ratio"], "test_images": len(labels), "methods": result})
+    percent = {f"ece_{method}": 100 * float(np.mean(values["ece"])) for method, values in result.items()}
+    accuracies = {"accuracy": 100 * float(np.mean(result["raw"]["accuracy"]))}
+    write_json(metrics, {key: round(value, 3) for key, value in (accuracies | percent).items()})
+
+
+def main(name: str) -> None:
+    settings = load()
+    settings.row(name)
+    evaluate(
+        settings.params,
+        name,
+        Path("data/train") / name / "logits.safetensors",
+        Path("data/calibrate") / f"{name}.json",
+        Path("data/evaluate") / f"{name}.json",
+        Path("reports/metrics") / f"{name}.json",
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

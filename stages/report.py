@@ -1,0 +1,65 @@
+"""report: results of all rows -> tables and figures under reports/.
+
+    python -m stages.report
+
+Shows the rows of the suites that dvc.yaml lists; a row without results shows as missing. Imports no training code.
+"""
+
+import json
+from pathlib import Path
+
+import yaml
+
+from stages.figures import reliability_diagrams
+from stages.shared.errors import run_stage
+from stages.shared.files import replacing, write_text
+from stages.shared.settings import Row, Settings, listed_rows, load
+from stages.tables import METHODS, Table, table1
+
+__all__ = ["report"]
+
+FIGURE1 = ("raw", "focal", "mixup", "label_smoothing", "ts", "mts")
+
+
+def report(settings: Settings, rows: dict[str, Row], evaluated: Path, folder: Path) -> None:
+    """Write `table1.{csv,md,tex}` and `figures/reliability-<row>.png` to `folder`."""
+    files = {name: evaluated / f"{name}.json" for name in rows}
+    results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    paper = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text())
+    write_table(table1(rows, results, paper, settings.params.calibrate.start), folder / "table1")
+    for name, result in results.items():
+        figure = reliability_diagrams(result["methods"], {key: METHODS[key] for key in FIGURE1})
+        with replacing(folder / "figures" / f"reliability-{name}.png") as temporary:
+            figure.savefig(temporary, dpi=130, metadata={"Software": None})
+
+
+def write_table(table: Table, path: Path) -> None:
+    """A table three times: numbers as CSV, text as Markdown and LaTeX."""
+    write_text(path.with_suffix(".csv"), table.numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    notes = "\n".join(f"- {note}" for note in table.notes)
+    write_text(path.with_suffix(".md"), f"**{table.title}**\n\n{markdown(table)}\n\n{notes}\n")
+    write_text(path.with_suffix(".tex"), latex(table))
+
+
+def markdown(table: Table) -> str:
+    lines = [list(table.text.columns), ["---"] * len(table.text.columns), *table.text.values.tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def latex(table: Table) -> str:
+    """A booktabs tabular."""
+    escape = str.maketrans({"#": r"\#", "_": r"\_", "%": r"\%", "±": r"$\pm$", "†": r"$^\dagger$"})
+    body = [" & ".join(cell.translate(escape) for cell in line) + r" \\" for line in table.text.values.tolist()]
+    head = " & ".join(name.translate(escape) for name in table.text.columns) + r" \\"
+    columns = "l" + "r" * (len(table.text.columns) - 1)
+    lines = [rf"% {table.title}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    settings = load()
+    report(settings, listed_rows(settings), Path("data/evaluate"), Path("reports"))
+
+
+if __name__ == "__main__":
+    run_stage(main)

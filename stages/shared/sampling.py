@@ -1,0 +1,37 @@
+"""Drawing images class by class, so that no class is missing or over-represented."""
+
+from collections.abc import Callable
+
+import torch
+
+from stages.shared.randomness import generator
+
+__all__ = ["held_out", "per_class", "share_of"]
+
+
+def per_class(labels: torch.Tensor, classes: int, how_many: Callable[[int], int], draw: torch.Generator) -> torch.Tensor:
+    """Positions of `how_many(size of the class)` random images of each class, class by class.
+
+    Args:
+        labels: `(N,)` int64.
+
+    Returns:
+        `(M,)` int64 on the labels' device.
+    """
+    chosen = []
+    for k in range(classes):
+        rows = torch.nonzero(labels.cpu() == k).flatten()
+        chosen.append(rows[torch.randperm(len(rows), generator=draw)[: how_many(len(rows))]])
+    return torch.cat(chosen).to(labels.device)
+
+
+def share_of(share: float) -> Callable[[int], int]:
+    """A share of a class, at least one image (Appendix B.1 of the paper)."""
+    return lambda size: max(1, round(share * size))
+
+
+def held_out(labels: torch.Tensor, classes: int, share: float, seed: int, repeat: int) -> torch.Tensor | None:
+    """Positions of the images that a repeat's training does without, `share` of each class; None at one a class."""
+    if int(labels.bincount(minlength=classes).min()) < 2:
+        return None
+    return per_class(labels, classes, share_of(share), generator(seed, "holdout", repeat))

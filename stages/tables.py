@@ -1,0 +1,100 @@
+"""The paper's tables, from the rows' results. Reads no files: a table is a function of rows, results and the paper."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from stages.shared.settings import Row
+
+__all__ = ["METHODS", "Table", "table1"]
+
+METHODS = {
+    "raw": "Raw",
+    "ts": "TS",
+    "mixup": "Mixup",
+    "label_smoothing": "LS",
+    "focal": "Focal",
+    "mts": "MTS",
+    "fixed": "T = {start:g}",
+    "ts_converged": "TS conv.",
+    "mts_converged": "MTS conv.",
+    "oracle": "Oracle T",
+}
+
+
+class Table(NamedTuple):
+    title: str
+    text: pd.DataFrame  # cells as printed
+    numbers: pd.DataFrame  # one line a row and method: mean and std of every number, and the paper's
+    notes: list[str]
+
+
+def table1(rows: dict[str, Row], results: dict[str, dict], paper: dict, start: float) -> Table:
+    """ECE in percent of every method on every row, with the paper's number beside ours where it has one.
+
+    Args:
+        rows: the rows to show, in order.
+        results: `data/evaluate/<row>.json` by row; rows without one are shown as missing.
+        paper: `stages/paper.yaml`.
+        start: first temperature of the LBFGS runs, which the column `fixed` keeps.
+    """
+    names = {key: title.format(start=start) for key, title in METHODS.items()}
+    lines, numbers = [], []
+    for name, row in rows.items():
+        methods = results[name]["methods"] if name in results else None
+        cells = {"Row": name, "Accuracy": _cell(methods, "raw", "accuracy")}
+        lines.append(cells | {names[key]: _cell(methods, key, "ece") for key in names})
+        printed = _paper_ece(row, paper)
+        if printed:
+            lines.append({"Row": "paper", "Accuracy": ""} | {names[key]: _pair(printed.get(key)) for key in names})
+        numbers += [_numbers(name, key, methods[key], printed.get(key)) for key in names if methods and key in methods]
+    worse = {names[key]: str(worse_than_raw(results, rows, key)) if key != "raw" else "-" for key in names}
+    lines.append({"Row": "# worse than raw", "Accuracy": ""} | worse)
+    notes = [
+        "ECE in percent, 10 bins unless set otherwise; mean ± standard deviation over repeats. Accuracy is that of Raw, MTS and the other temperatures of the same networks.",
+        f"TS and MTS stop early as in the paper; `conv.` is the exact minimiser on the same images. T = {start:g} is where the early-stopped fits start: no fit at all. Oracle T sees the test labels.",
+        "† in at least one repeat the temperature ended on a bound. `-`: TS cannot hold out images at one image a class. `missing`: no result yet.",
+    ]
+    return Table("Table 1: ECE of networks trained on distilled data", pd.DataFrame(lines), pd.DataFrame(numbers), notes)
+
+
+def worse_than_raw(results: dict[str, dict], rows, method: str) -> int:
+    """Rows on which a method's mean ECE is above Raw's: the paper's "# over-calibration"."""
+    pairs = [(results[name]["methods"].get(method), results[name]["methods"]["raw"]) for name in rows if name in results]
+    return sum(np.mean(ours["ece"]) > np.mean(raw["ece"]) for ours, raw in pairs if ours)
+
+
+def mean_std(values: list[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (0 for a single value)."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def _cell(methods: dict | None, method: str, number: str) -> str:
+    if methods is None:
+        return "missing"
+    if method not in methods:
+        return "-"
+    mark = "†" if number == "ece" and any(methods[method]["bound_hit"]) else ""
+    return _pair([100 * value for value in mean_std(methods[method][number])]) + mark
+
+
+def _pair(values) -> str:
+    return "" if values is None else f"{values[0]:.2f} ± {values[1]:.2f}"
+
+
+def _paper_ece(row: Row, paper: dict) -> dict:
+    """The paper's [mean, std] by method for this data set, backbone and IPC; empty where it has none."""
+    for entry in paper["ece"]["rows"]:
+        if (entry["dataset"], entry["backbone"], entry["ipc"], 0) == (row.dataset, row.backbone, row.ipc, row.mdt):
+            return dict(zip(paper["ece"]["columns"], entry["ece"]))
+    return {}
+
+
+def _numbers(name: str, key: str, method: dict, printed) -> dict:
+    out = {"row": name, "method": key, "repeats": len(method["ece"])}
+    for number in ("accuracy", "ece", "nll", "brier", "confidence_gap", "temperature"):
+        out[f"{number}_mean"], out[f"{number}_std"] = mean_std(method[number])
+    out["bound_hits"] = sum(method["bound_hit"])
+    out["paper_ece_percent"], out["paper_ece_std_percent"] = printed if printed else (None, None)
+    return out
