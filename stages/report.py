@@ -14,7 +14,7 @@ from stages.figures import reliability_diagrams
 from stages.shared.errors import run_stage
 from stages.shared.files import replacing, write_text
 from stages.shared.settings import Row, Settings, listed_rows, load
-from stages.tables import METHODS, Table, table1
+from stages.tables import METHODS, Table, table1, table7
 
 __all__ = ["report"]
 
@@ -22,11 +22,12 @@ FIGURE1 = ("raw", "focal", "mixup", "label_smoothing", "ts", "mts")
 
 
 def report(settings: Settings, rows: dict[str, Row], evaluated: Path, folder: Path) -> None:
-    """Write `table1.{csv,md,tex}` and `figures/reliability-<row>.png` to `folder`."""
+    """Write `table{1,7}.{csv,md,tex}` and `figures/reliability-<row>.png` to `folder`."""
     files = {name: evaluated / f"{name}.json" for name in rows}
     results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     paper = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text())
-    write_table(table1(rows, results, paper, settings.params.calibrate.start), folder / "table1")
+    for table in (table1, table7):
+        write_table(table(rows, results, paper, settings.params.calibrate.start), folder / table.__name__)
     for name, result in results.items():
         figure = reliability_diagrams(result["methods"], {key: METHODS[key] for key in FIGURE1})
         with replacing(folder / "figures" / f"reliability-{name}.png") as temporary:

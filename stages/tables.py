@@ -7,7 +7,7 @@ import pandas as pd
 
 from stages.shared.settings import Row
 
-__all__ = ["METHODS", "Table", "table1"]
+__all__ = ["METHODS", "Table", "mean_std", "table1", "table7", "worse_than_raw"]
 
 METHODS = {
     "raw": "Raw",
@@ -31,7 +31,19 @@ class Table(NamedTuple):
 
 
 def table1(rows: dict[str, Row], results: dict[str, dict], paper: dict, start: float) -> Table:
-    """ECE in percent of every method on every row, with the paper's number beside ours where it has one.
+    """ECE of every method on every distilled set, and on the references that a distilled set is held against."""
+    distilled = {name: row for name, row in rows.items() if row.backbone != "full"}
+    return ece_table("Table 1: ECE of networks trained on distilled data", distilled, results, paper, start)
+
+
+def table7(rows: dict[str, Row], results: dict[str, dict], paper: dict, start: float) -> Table:
+    """The same for networks trained on the full data."""
+    full = {name: row for name, row in rows.items() if row.backbone == "full"}
+    return ece_table("Table 7: ECE of networks trained on the full data", full, results, paper, start)
+
+
+def ece_table(title: str, rows: dict[str, Row], results: dict[str, dict], paper: dict, start: float) -> Table:
+    """ECE in percent of every method on every row, with the paper's number below ours where it has one.
 
     Args:
         rows: the rows to show, in order.
@@ -39,7 +51,7 @@ def table1(rows: dict[str, Row], results: dict[str, dict], paper: dict, start: f
         paper: `stages/paper.yaml`.
         start: first temperature of the LBFGS runs, which the column `fixed` keeps.
     """
-    names = {key: title.format(start=start) for key, title in METHODS.items()}
+    names = {key: name.format(start=start) for key, name in METHODS.items()}
     lines, numbers = [], []
     for name, row in rows.items():
         methods = results[name]["methods"] if name in results else None
@@ -47,16 +59,17 @@ def table1(rows: dict[str, Row], results: dict[str, dict], paper: dict, start: f
         lines.append(cells | {names[key]: _cell(methods, key, "ece") for key in names})
         printed = _paper_ece(row, paper)
         if printed:
-            lines.append({"Row": "paper", "Accuracy": ""} | {names[key]: _pair(printed.get(key)) for key in names})
+            lines.append({"Row": "(the paper)", "Accuracy": ""} | {names[key]: _pair(printed.get(key)) for key in names})
         numbers += [_numbers(name, key, methods[key], printed.get(key)) for key in names if methods and key in methods]
     worse = {names[key]: str(worse_than_raw(results, rows, key)) if key != "raw" else "-" for key in names}
-    lines.append({"Row": "# worse than raw", "Accuracy": ""} | worse)
+    lines.append({"Row": "# worse than Raw", "Accuracy": ""} | worse)
     notes = [
-        "ECE in percent, 10 bins unless set otherwise; mean ± standard deviation over repeats. Accuracy is that of Raw, MTS and the other temperatures of the same networks.",
-        f"TS and MTS stop early as in the paper; `conv.` is the exact minimiser on the same images. T = {start:g} is where the early-stopped fits start: no fit at all. Oracle T sees the test labels.",
-        "† in at least one repeat the temperature ended on a bound. `-`: TS cannot hold out images at one image a class. `missing`: no result yet.",
+        "ECE in percent, mean ± standard deviation over repeats. Accuracy is that of Raw, and so of every temperature on the same networks.",
+        "TS and MTS stop early, as in the paper; `conv.` is the exact minimiser on the same images.",
+        f"T = {start:g} is where the early-stopped fits start: no fit at all. Oracle T is fitted on the test labels: the best that one temperature can do in NLL, not a result.",
+        "† a temperature ended on a bound. `-`: does not exist for the row (TS cannot hold out images at one image a class). `missing`: no result yet.",
     ]
-    return Table("Table 1: ECE of networks trained on distilled data", pd.DataFrame(lines), pd.DataFrame(numbers), notes)
+    return Table(title, pd.DataFrame(lines), pd.DataFrame(numbers), notes)
 
 
 def worse_than_raw(results: dict[str, dict], rows, method: str) -> int:
@@ -80,13 +93,15 @@ def _cell(methods: dict | None, method: str, number: str) -> str:
 
 
 def _pair(values) -> str:
-    return "" if values is None else f"{values[0]:.2f} ± {values[1]:.2f}"
+    if values is None:
+        return ""
+    return f"{values[0]:.2f} ± {values[1]:.2f}" if isinstance(values, (list, tuple)) else f"{values:.2f}"
 
 
 def _paper_ece(row: Row, paper: dict) -> dict:
     """The paper's [mean, std] by method for this data set, backbone and IPC; empty where it has none."""
     for entry in paper["ece"]["rows"]:
-        if (entry["dataset"], entry["backbone"], entry["ipc"], 0) == (row.dataset, row.backbone, row.ipc, row.mdt):
+        if (entry["dataset"], entry["backbone"], entry["ipc"]) == (row.dataset, row.backbone, row.ipc) and row.mdt == 0:
             return dict(zip(paper["ece"]["columns"], entry["ece"]))
     return {}
 
@@ -96,5 +111,5 @@ def _numbers(name: str, key: str, method: dict, printed) -> dict:
     for number in ("accuracy", "ece", "nll", "brier", "confidence_gap", "temperature"):
         out[f"{number}_mean"], out[f"{number}_std"] = mean_std(method[number])
     out["bound_hits"] = sum(method["bound_hit"])
-    out["paper_ece_percent"], out["paper_ece_std_percent"] = printed if printed else (None, None)
+    out["paper_ece_percent"], out["paper_ece_std_percent"] = printed if isinstance(printed, list) else (printed, None)
     return out

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from stages.shared.device import pick_device
+
 ROOT = Path(__file__).parent.parent
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 
@@ -21,7 +23,7 @@ def outside(variable: str, default: str) -> Path:
 
 @pytest.fixture(params=DEVICES)
 def device(request) -> torch.device:
-    return torch.device(request.param)
+    return pick_device(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,26 @@
 """Agreement with the public reference implementations, on the files of GOLDEN_DIR (default ../shared/golden)."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from stages.calibrators.early_stopped import early_stopped
+from stages.calibrators.optimum import optimum
+from stages.distillers.mtt import matching_loss
+from stages.metrics.ece import ece
+from stages.metrics.scores import log_softmax, nll
 from stages.shared.augment import CROP_SHARE, CUTOUT_SHARE, OPERATIONS, Draw, augment, brightness, contrast, saturation
 from stages.shared.convnet import ConvNet
 from stages.shared.flat import FlatNetwork
+from stages.shared.settings import CalibrateSettings
 from stages.shared.unroll import InnerLoss, unrolled_gradient
-from stages.distillers.mtt import matching_loss
 
 FIRST_ORDER, SECOND_ORDER = 1e-4, 1e-3
 
 
 def relative_error(ours, theirs):
-    return float((ours.cpu() - theirs).norm() / theirs.norm())
+    return float((ours.detach().cpu() - theirs).norm() / theirs.norm())
 
 
 @pytest.fixture
@@ -98,3 +104,18 @@ def test_augmentations(golden):
         ours = parts[name](images, u[:, 0]) if name in parts else augment(images, Draw(name, u))
         assert name in parts or name in OPERATIONS
         assert relative_error(ours, expected.cpu()) < FIRST_ORDER, key
+
+
+def test_calibration(golden, golden_index):
+    data, expected = golden("calibration"), golden_index["calibration"]["results"]
+    assert expected, "no case in the index"
+    for case, numbers in expected.items():
+        logits, labels = data[f"{case}.logits"], data[f"{case}.labels"]
+        z, y = logits.cpu().numpy(), labels.cpu().numpy()
+        assert ece(np.exp(log_softmax(z)), y, 10) == pytest.approx(numbers["ece"], rel=FIRST_ORDER)
+        for lr in (0.01, 0.02):
+            settings = CalibrateSettings(start=1.5, lr=lr, max_iter=50, share=0.1, bounds=[0.05, 20.0])
+            assert early_stopped(logits, labels, settings).temperature == pytest.approx(numbers[f"temperature_lbfgs_lr{lr}_iter50"], rel=FIRST_ORDER)
+        best = optimum(z, y, (0.05, 20.0)).temperature
+        assert best == pytest.approx(numbers["temperature_optimum"], rel=FIRST_ORDER)
+        assert nll(log_softmax(z / best), y) == pytest.approx(numbers["nll_at_optimum"], rel=1e-6)

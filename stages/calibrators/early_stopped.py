@@ -36,7 +36,7 @@ def early_stopped(logits: torch.Tensor, labels: torch.Tensor, settings: Calibrat
 
     optimiser.step(closure)
     low, high = settings.bounds
-    value = float(temperature)
+    value = float(temperature.detach())
     if math.isfinite(value) and low < value < high:
         return Fit(value, False)
     return Fit(high if value >= high else low, True)

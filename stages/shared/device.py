@@ -12,6 +12,8 @@ __all__ = ["pick_device"]
 def pick_device(name: str) -> torch.device:
     """`auto` (CUDA, else Apple's MPS, else the CPU), `cpu`, `cuda`, `cuda:1` or `mps`; DEVICE in the environment wins.
 
+    Convolutions are kept from rounding their inputs to TF32, which is PyTorch's default on CUDA.
+
     Raises:
         UserError: unknown, or not on this machine.
     """
@@ -29,4 +31,5 @@ def pick_device(name: str) -> torch.device:
         raise UserError(f"device: {name!r} is unknown; allowed: auto, cpu, cuda, cuda:<number>, mps") from None
     if not present:
         raise UserError(f"device: {name!r} is not on this machine; allowed: auto, cpu or a device that is here")
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32 on every device
     return device

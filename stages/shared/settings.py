@@ -153,15 +153,26 @@ def parse(model: type[Section], values, where: str) -> Section:
     """`model(**values)`, with pydantic's complaint turned into one line that begins with `where`."""
     try:
         return model.model_validate(values)
-    except ValidationError as errors:
-        first = errors.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if part not in ("float", "int", "list[constrained-float]"))
-        if first["type"] == "extra_forbidden":
-            section = _section(model, first["loc"][:-1])
-            allowed = f"; allowed here: {', '.join(section.model_fields)}" if section else ""
-            raise UserError(f"{where}: {key}: unknown key{allowed}") from None
-        value = "" if first["type"] == "missing" else f" {first['input']!r} is not allowed:"
-        raise UserError(f"{where}: {key}:{value} {first['msg']}") from None
+    except ValidationError as problems:
+        raise UserError(f"{where}: {_first_mistake(model, problems.errors())}") from None
+
+
+def _first_mistake(model: type[Section], problems: list[dict]) -> str:
+    """One line for the first key that is wrong; where it may be one of several kinds, for the kind that fits best."""
+
+    def keys(problem):  # without pydantic's names for the kinds of a union
+        return tuple(part for part in problem["loc"] if isinstance(part, int) or part.isidentifier() or "-" in part and "constrained" not in part)
+
+    about = [problem for problem in problems if keys(problem)[:-1] == keys(problems[0])[:-1] or keys(problem)[: len(keys(problems[0]))] == keys(problems[0])]
+    deepest = max(about, key=lambda problem: len(keys(problem)))
+    key = ".".join(str(part) for part in keys(deepest))
+    if deepest["type"] == "extra_forbidden":
+        section = _section(model, deepest["loc"][:-1])
+        return f"{key}: unknown key" + (f"; allowed here: {', '.join(section.model_fields)}" if section else "")
+    if deepest["type"] == "missing":
+        return f"{key}: {deepest['msg']}"
+    reasons = dict.fromkeys(problem["msg"] for problem in about if keys(problem) == keys(deepest))
+    return f"{key}: {deepest['input']!r} is not allowed: {' or '.join(reasons)}"
 
 
 def _section(model, path):

@@ -1,0 +1,88 @@
+"""Metrics by hand and temperatures that are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from stages.calibrators.early_stopped import early_stopped
+from stages.calibrators.optimum import optimum
+from stages.metrics.ece import ece, reliability
+from stages.metrics.scores import accuracy, brier, confidence_gap, log_softmax, nll
+from stages.shared.settings import CalibrateSettings
+
+BOUNDS = (0.05, 20.0)
+SETTINGS = CalibrateSettings(start=1.5, lr=0.02, max_iter=50, share=0.1, bounds=list(BOUNDS))
+
+
+def test_ece_by_hand():
+    """Four bins' worth of answers, one of them with confidence exactly 1.0."""
+    p = np.array([[0.55, 0.45], [0.55, 0.45], [0.3, 0.7], [1.0, 0.0], [0.05, 0.95]])
+    labels = np.array([0, 1, 1, 1, 1])
+    by_hand = 2 / 5 * abs(0.5 - 0.55) + 1 / 5 * abs(1 - 0.7) + 2 / 5 * abs(0.5 - 0.975)
+    assert ece(p, labels) == pytest.approx(by_hand)
+    table = reliability(p, labels, 10)
+    assert table["count"].tolist() == [0, 0, 0, 0, 0, 2, 0, 1, 0, 2], "1.0 is in the last bin, 0.7 in the eighth"
+
+
+def test_ece_is_zero_where_confidence_is_accuracy_and_one_where_it_is_all_wrong():
+    labels = np.array([0] * 8 + [1] * 2)
+    assert ece(np.tile([0.8, 0.2], (10, 1)), labels) == pytest.approx(0)
+    assert ece(np.tile([1.0, 0.0], (10, 1)), np.ones(10, int)) == pytest.approx(1)
+
+
+def test_scores_by_hand():
+    p, labels = np.array([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 0])
+    assert accuracy(p, labels) == 0.5
+    assert confidence_gap(p, labels) == pytest.approx(0.7 - 0.5)
+    assert nll(np.log(p), labels) == pytest.approx(-(np.log(0.8) + np.log(0.4)) / 2)
+    assert brier(p, labels) == pytest.approx((0.04 + 0.04 + 0.36 + 0.36) / 2)
+
+
+def test_log_softmax_survives_large_logits():
+    assert np.allclose(np.exp(log_softmax(np.array([[1000.0, 999.0]]))).sum(), 1)
+
+
+@pytest.mark.parametrize("planted", [0.4, 1.0, 3.0])
+def test_a_planted_temperature_is_recovered(planted):
+    """Labels drawn from softmax(z / T): the optimum on many samples is T."""
+    rng = np.random.default_rng(0)
+    z = 3 * rng.normal(size=(50_000, 10))
+    p = np.exp(log_softmax(z / planted))
+    labels = (p.cumsum(1) > rng.random((len(p), 1))).argmax(1)
+    fit = optimum(z, labels, BOUNDS)
+    assert fit.temperature == pytest.approx(planted, rel=0.03) and not fit.bound_hit
+
+
+def test_the_optimum_is_one():
+    """No temperature nearby is better, to the precision of the search."""
+    rng = np.random.default_rng(1)
+    z = 5 * rng.normal(size=(500, 7))
+    labels = np.where(rng.random(500) < 0.6, z.argmax(1), rng.integers(0, 7, 500))
+    best = optimum(z, labels, BOUNDS).temperature
+    assert BOUNDS[0] < best < BOUNDS[1]
+    at = [nll(log_softmax(z / (best * factor)), labels) for factor in (0.999, 1, 1.001)]
+    assert at[1] < at[0] and at[1] < at[2]
+
+
+def test_bounds_are_kept_and_reported():
+    z = torch.eye(10) * 5
+    right, wrong = np.arange(10), (np.arange(10) + 1) % 10
+    assert optimum(z.numpy(), right, BOUNDS) == (0.05, True), "all right: T runs to zero"
+    assert optimum(z.numpy(), wrong, BOUNDS) == (20.0, True), "all wrong: T runs to infinity"
+
+
+def test_the_early_stopped_run_stops_early_and_one_iteration_hardly_moves():
+    rng = np.random.default_rng(2)
+    z, labels = 8 * rng.normal(size=(400, 10)), rng.integers(0, 10, 400)
+    logits, targets = torch.tensor(z, dtype=torch.float32), torch.tensor(labels)
+    best, early = optimum(z, labels, BOUNDS).temperature, early_stopped(logits, targets, SETTINGS).temperature
+    assert 1.5 < early < 0.9 * best
+    one = early_stopped(logits, targets, SETTINGS.model_copy(update={"max_iter": 1})).temperature
+    assert abs(one - 1.5) <= 0.02 + 1e-6
+
+
+def test_a_temperature_is_never_zero_or_less():
+    """Steps large enough to jump over zero end on a bound, and say so."""
+    logits, labels = torch.eye(10) * 3, torch.arange(10)
+    fit = early_stopped(logits, labels, SETTINGS.model_copy(update={"lr": 100.0, "max_iter": 3}))
+    assert fit.bound_hit and fit.temperature in BOUNDS

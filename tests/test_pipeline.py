@@ -1,0 +1,101 @@
+"""dvc.yaml against the code: stages depend on exactly what they import, and committed results on the committed code."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+STAGES = ["prepare", "buffer", "distill", "train", "calibrate", "evaluate", "report"]
+# Modules that a stage finds by name; where dvc.yaml has a template, that of the row is a dependency.
+BY_NAME = {"distill": "stages/distillers", "train": "stages/losses"}
+TEMPLATE = {"distill": "stages/distillers/${item.backbone}.py"}
+
+
+def methods(folder: str) -> set[str]:
+    return {str(f.relative_to(ROOT)) for f in (ROOT / folder).glob("*.py") if f.stem != "__init__"}
+
+
+def imports(module: str) -> set[str]:
+    """Files of this project that a file imports itself."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / module).read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        found |= {file for name in names if (ROOT / (file := name.replace(".", "/") + ".py")).exists()}
+    return {file for file in found if file.startswith("stages/")}
+
+
+def closure(modules: set[str]) -> set[str]:
+    known = set()
+    while modules:
+        known |= modules
+        modules = set().union(*(imports(m) for m in modules)) - known
+    return known
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_the_imports(stage):
+    body = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
+    deps = {dep for dep in body.get("do", body)["deps"] if dep.startswith("stages/") and dep.endswith(".py")}
+    needed = closure({f"stages/{stage}.py"} | (methods(BY_NAME[stage]) if stage in BY_NAME else set()))
+    if stage in TEMPLATE:
+        needed = needed - methods(BY_NAME[stage]) | {TEMPLATE[stage]}
+    assert deps == needed
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "report"])
+def test_stages_that_need_no_torch_do_not_import_it(stage):
+    code = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_report_imports_no_training_code():
+    assert not closure({"stages/report.py"}) & ({"stages/train.py", "stages/distill.py", "stages/shared/training.py"} | methods("stages/losses"))
+
+
+def test_calibration_and_training_never_see_test_labels():
+    """calibrate reads neither the test split nor the logits on it; train passes the test labels on and no further."""
+    assert "test" not in (ROOT / "stages/calibrate.py").read_text().split('"""', 2)[2].lower().replace("no test", "")
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["calibrate"]["do"]["deps"]
+    assert not any("logits" in dep for dep in deps)
+    uses = [line.strip() for line in (ROOT / "stages/train.py").read_text().splitlines() if "test.labels" in line]
+    assert uses == ['write_tensors(folder / "logits.safetensors", gathered["logits"] | {"labels": test.labels})']
+
+
+def test_execution_settings_are_no_parameters():
+    text = (ROOT / "dvc.yaml").read_text()
+    assert "- device" not in text and "execution" not in text
+
+
+def test_committed_results_belong_to_the_committed_code():
+    """`dvc status` finds nothing changed: what is absent (data/ in a fresh clone) may be absent, nothing may differ."""
+    if not (ROOT / "dvc.lock").exists() or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout with a dvc.lock")
+    run = subprocess.run([sys.executable, "-m", "dvc", "status", "--json"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    changed = [
+        f"{stage}: {path} {state}"
+        for stage, groups in json.loads(run.stdout).items()
+        for group in groups
+        for files in (group.values() if isinstance(group, dict) else [{stage: group}])
+        for path, state in (files.items() if isinstance(files, dict) else [(stage, files)])
+        if not (state in ("deleted", "not in cache") and path.startswith("data/"))
+    ]
+    assert not changed
+
+
+def test_nothing_of_one_machine_is_committed():
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert "uv.lock" not in files
+    assert not [f for f in files if f.endswith((".pt", ".pkl", ".pickle", ".npy"))]

@@ -1,0 +1,216 @@
+"""Mistakes of the user end in a line or two that name the key, the value and what is allowed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from stages import check
+from stages.shared.device import pick_device
+from stages.shared.errors import UserError
+from stages.shared.settings import ImageSettings, listed_rows, load
+from stages.shared.sources import find, read
+
+ROOT = Path(__file__).parent.parent
+ROW = "digits-mtt-ipc1"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A copy of the settings, and a function that changes one key of one file in it."""
+    for name in ("params.yaml", "dvc.yaml", "suites"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+
+    def change(file: str, key: str, value=None, new_name=None):
+        path = tmp_path / file
+        values = yaml.safe_load(path.read_text())
+        *parents, last = key.split("/")
+        section = values
+        for parent in parents:
+            section = section[parent]
+        if new_name:
+            section[new_name] = section.pop(last)
+        else:
+            section[last] = value
+        path.write_text(yaml.safe_dump(values))
+
+    return change
+
+
+def mistake():
+    with pytest.raises(UserError) as caught:
+        check.main()
+    text = str(caught.value)
+    assert len(text.splitlines()) <= 2 and "Traceback" not in text
+    return text
+
+
+def test_the_settings_as_they_are_pass(project):
+    check.main()
+    assert Path("data/check/passed").exists()
+
+
+SUITE, RUN = "suites/digits.yaml", f"runs/{ROW}"
+
+
+@pytest.mark.parametrize(
+    "file, key, value, expected",
+    [
+        ("params.yaml", "mask_ratio", 1.0, ["params.yaml", "mask_ratio", "1.0", "less than 1"]),
+        ("params.yaml", "mask_ratio", -0.1, ["mask_ratio", "-0.1", "greater than or equal to 0"]),
+        ("params.yaml", "mask_ratio", "0.3", ["mask_ratio", "'0.3'", "valid number"]),
+        ("params.yaml", "train/repeats", 0, ["train.repeats", "0", "greater than or equal to 1"]),
+        ("params.yaml", "train/losses", ["cross_entropy", "focle"], ["train.losses", "'focle'", "focal", "mixup"]),
+        ("params.yaml", "train/losses", ["focal"], ["train.losses", "cross_entropy is missing"]),
+        ("params.yaml", "calibrate/bounds", [2.0, 3.0], ["calibrate.start", "1.5", "[2.0, 3.0]"]),
+        ("params.yaml", "calibrate/lr", float("nan"), ["calibrate.lr", "nan"]),
+        (SUITE, f"{RUN}/ipc", 0, ["suites/digits.yaml", f"{ROW}.ipc", "0", "greater than or equal to 1"]),
+        (SUITE, f"{RUN}/ipc", 1000, [f"{ROW}.ipc", "1000", "allowed: 1 to 87"]),
+        (SUITE, f"{RUN}/ipc", None, [f"{ROW}.ipc", "None", "a number >= 1"]),
+        (SUITE, f"{RUN}/dataset", "digit", [f"{ROW}.dataset", "'digit'", "allowed: digits"]),
+        (SUITE, f"{RUN}/backbone", "mttt", [f"{ROW}.backbone", "'mttt'", "full, mtt, random"]),
+        (SUITE, f"{RUN}/reads", "buffer/digit", [f"{ROW}.reads", "'buffer/digit'", "buffer/digits"]),
+        (SUITE, f"{RUN}/reads", "nothing", [f"{ROW}.reads", "expert trajectories", "buffer/<name>"]),
+        (SUITE, f"{RUN}/mdt", [0, 1.5], [f"{ROW}.mdt", "1.5", "less than 1"]),
+        (SUITE, f"{RUN}/lr", "learn", [f"{ROW}.lr", "'learn'"]),
+        (SUITE, f"{RUN}/distill/lr_img", -1, [f"{ROW}.distill", "lr_img", "-1", "greater than 0"]),
+        (SUITE, f"{RUN}/distill/max_start_epoch", 30, ["max_start_epoch - 1 + expert_epochs", "buffer/digits has"]),
+        (SUITE, f"{RUN}/distill/lr_image", 1, ["lr_image", "unknown key", "allowed here", "lr_img"]),
+        (SUITE, "datasets/digits/images/whitening", "pca", ["datasets.digits.images.whitening", "'pca'", "'zca' or 'none'"]),
+        (SUITE, "datasets/digits/images/source", "data/no-such", ["images.source", "'data/no-such'", "train/<class>"]),
+    ],
+)
+def test_a_wrong_value_is_refused(project, file, key, value, expected):
+    project(file, key, value)
+    text = mistake()
+    for part in expected:
+        assert part in text, text
+
+
+@pytest.mark.parametrize(
+    "file, key, new_name, allowed",
+    [
+        ("params.yaml", "mask_ratio", "mask_ratoi", "mask_ratio"),
+        ("params.yaml", "train/epochs", "epoch", None),
+        ("params.yaml", "calibrate/max_iter", "maxiter", "max_iter"),
+        (SUITE, f"{RUN}/mask_ratio", "maskratio", "mask_ratio"),
+        (SUITE, "datasets/digits/network/width", "widht", "width"),
+    ],
+)
+def test_a_misspelt_key_is_refused(project, file, key, new_name, allowed):
+    if allowed is None:
+        project(file, f"{key.rsplit('/', 1)[0]}/{new_name}", 5)
+    else:
+        project(file, key, new_name=new_name)
+    text = mistake()
+    assert file in text and (new_name in text or f"{allowed}: Field required" in text)
+
+
+def test_a_file_that_is_not_yaml(project):
+    Path("params.yaml").write_text("seed: [0\n")
+    assert mistake().startswith("params.yaml: not YAML")
+
+
+def test_stages_print_the_mistake_and_no_traceback(project):
+    project("params.yaml", "seed", "zero")
+    run = subprocess.run([sys.executable, "-m", "stages.check"], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert run.returncode == 1 and run.stderr == "error: params.yaml: seed: 'zero' is not allowed: Input should be a valid integer\n"
+
+
+def test_only_listed_suites_are_shown(project):
+    assert {row.dataset for row in listed_rows(load()).values()} == {"digits"}
+    assert any(row.dataset == "cifar10" for row in load().runs.values())
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", ""])
+def test_unknown_devices(name, monkeypatch):
+    monkeypatch.delenv("DEVICE", raising=False)
+    with pytest.raises(UserError, match="allowed: auto, cpu"):
+        pick_device(name)
+
+
+# Folders of pictures
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of 3 and 2 training pictures, 12x12 in color."""
+    rng = np.random.default_rng(0)
+    for split, counts in (("train", (3, 2)), ("test", (1, 1))):
+        for name, count in zip(("ant", "bee"), counts):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (12, 12, 3), np.uint8)).save(tmp_path / split / name / f"{i}.png")
+    return tmp_path
+
+
+def settings(folder, **more):
+    return ImageSettings(source=str(folder), **more)
+
+
+def test_a_folder_is_read_as_it_is(folder):
+    classes, splits = read(settings(folder), "images")
+    assert classes == ["ant", "bee"]
+    assert splits["train"].images.shape == (5, 3, 12, 12) and splits["train"].labels.tolist() == [0, 0, 0, 1, 1]
+    original = np.asarray(Image.open(folder / "train" / "bee" / "1.png")).transpose(2, 0, 1)
+    assert np.array_equal(splits["train"].images[4], original)
+
+
+def test_resize_and_gray(folder):
+    Image.new("RGB", (20, 14)).save(folder / "train" / "ant" / "0.png")
+    _, splits = read(settings(folder, resize=8, color="gray"), "images")
+    assert splits["train"].images.shape == (5, 1, 8, 8)
+
+
+def spoil(folder, how):
+    target = folder / "train" / "ant"
+    if how == "empty class":
+        shutil.rmtree(target)
+        target.mkdir()
+    elif how == "one class":
+        shutil.rmtree(target)
+    elif how == "no test":
+        shutil.rmtree(folder / "test")
+    elif how == "class only in train":
+        (folder / "train" / "cat").mkdir()
+        shutil.copy(target / "0.png", folder / "train" / "cat")
+    elif how == "text as picture":
+        (target / "1.png").write_text("not a picture")
+    elif how == "truncated":
+        (target / "1.png").write_bytes((target / "1.png").read_bytes()[:150])
+    elif how == "sizes":
+        Image.new("RGB", (13, 13)).save(target / "1.png")
+    elif how == "not square":
+        Image.new("RGB", (13, 12)).save(target / "0.png")
+
+
+@pytest.mark.parametrize(
+    "how, expected",
+    [
+        ("empty class", "train/ant has no images"),
+        ("one class", "train has 1 class folders"),
+        ("no test", "test is missing"),
+        ("class only in train", "class 'cat' is in only one"),
+        ("text as picture", "train/ant/1.png: not a readable image"),
+        ("truncated", "train/ant/1.png: not a readable image"),
+        ("sizes", "train/ant/1.png has 13x13 pixels"),
+        ("not square", "set images.resize"),
+    ],
+)
+def test_a_folder_that_cannot_be_used(folder, how, expected):
+    spoil(folder, how)
+    with pytest.raises(UserError) as caught:
+        read(settings(folder), "images")
+    assert expected in str(caught.value)
+
+
+def test_a_folder_is_checked_before_it_is_decoded(folder):
+    spoil(folder, "text as picture")
+    assert find(settings(folder), "images").counts == [3, 2]
