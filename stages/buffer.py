@@ -7,6 +7,7 @@ https://arxiv.org/abs/2203.11932; `buffer.py` of https://github.com/GeorgeCazena
 """
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,17 +15,28 @@ from safetensors.torch import load_file
 
 from stages.losses import cross_entropy
 from stages.shared.checkpoint import scratch
-from stages.shared.convnet import ConvNet
+from stages.shared.convnet import ConvNet, NetworkSettings
 from stages.shared.device import pick_device
 from stages.shared.engine import run_units
 from stages.shared.errors import run_stage
 from stages.shared.files import write_curve, write_tensors
 from stages.shared.flat import FlatNetwork
 from stages.shared.images import load_split
-from stages.shared.settings import BufferSettings, NetworkSettings, known, load
+from stages.shared.settings import Count, Positive, Section, find, param, parse
 from stages.shared.training import Schedule, train
 
-__all__ = ["buffer"]
+__all__ = ["BufferSettings", "buffer"]
+
+
+class BufferSettings(Section):
+    """`buffers.<name>`. The published training has 50 epochs; a distillation reads only the first few."""
+
+    dataset: str
+    experts: Count
+    epochs: Count
+    lr: Positive
+    batch: Count
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: float32 weights, bfloat16 products
 
 
 def buffer(
@@ -60,17 +72,11 @@ def buffer(
 
 
 def main(name: str) -> None:
-    settings = load()
-    known("buffer", name, settings.buffers)
-    own = settings.buffers[name]
-    buffer(
-        own,
-        settings.datasets[own.dataset].network,
-        Path("data/prepare") / own.dataset,
-        Path("data/buffer") / name,
-        settings.params.seed,
-        pick_device(settings.params.device),
-    )
+    values, suite = find("buffers", name)
+    settings = parse(BufferSettings, values, f"buffers.{name}")
+    network = parse(NetworkSettings, suite["datasets"][settings.dataset]["network"], f"datasets.{settings.dataset}.network")
+    prepared, folder = Path("data/prepare") / settings.dataset, Path("data/buffer") / name
+    buffer(settings, network, prepared, folder, param("seed"), pick_device(param("device")))
 
 
 if __name__ == "__main__":

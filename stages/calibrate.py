@@ -13,21 +13,28 @@ from safetensors.torch import load_file
 from stages.calibrators import mts, ts
 from stages.calibrators.early_stopped import early_stopped
 from stages.calibrators.optimum import optimum
-from stages.shared.convnet import ConvNet
+from stages.calibrators.settings import CalibrateSettings
+from stages.shared.convnet import ConvNet, NetworkSettings
 from stages.shared.device import pick_device
 from stages.shared.errors import run_stage
 from stages.shared.files import write_json
 from stages.shared.flat import FlatNetwork
 from stages.shared.images import load_set
-from stages.shared.settings import NetworkSettings, Params, load
+from stages.shared.settings import Ratio, Section, find, param, parse, pick
 
-__all__ = ["METHODS", "calibrate"]
+__all__ = ["CalibrateRow", "calibrate"]
 
 METHODS = {"ts": ts, "mts": mts}
 
 
+class CalibrateRow(Section):
+    """The key of `runs.<row>` that MTS takes."""
+
+    mask_ratio: Ratio
+
+
 def calibrate(
-    params: Params, mask_ratio: float, network: NetworkSettings, prepared: Path, distilled: Path, weights: Path, file: Path, device: torch.device
+    settings: CalibrateSettings, holdout: float, mask_ratio: float, network: NetworkSettings, prepared: Path, distilled: Path, weights: Path, file: Path, seed: int, device: torch.device
 ) -> None:  # fmt: skip
     """Write the temperatures of every method and repeat to `file`.
 
@@ -37,17 +44,18 @@ def calibrate(
     data, _ = load_set(distilled, prepared)
     theta = load_file(weights)
     flat = FlatNetwork(ConvNet(data.images.shape[1], data.images.shape[2], data.classes, network.width, network.depth).to(device))
-    result = {"mask_ratio": mask_ratio, "start": params.calibrate.start, "methods": {}}
+    shares = {"ts": holdout, "mts": settings.share}
+    result = {"mask_ratio": mask_ratio, "start": settings.start, "methods": {}}
     for name, method in METHODS.items():
         if method.NETWORKS not in theta:
             continue
         fits = {"early_stopped": [], "converged": []}
         for repeat, weight in enumerate(theta[method.NETWORKS]):
-            images, labels = method.fitting_images(data, params, params.seed, repeat, mask_ratio)
+            images, labels = method.fitting_images(data, shares[name], mask_ratio, seed, repeat)
             with torch.no_grad():
                 logits = flat(weight.to(device), images.to(device)).cpu()
-            fits["early_stopped"].append(early_stopped(logits, labels, params.calibrate))
-            fits["converged"].append(optimum(logits.numpy(), labels.numpy(), params.calibrate.bounds))
+            fits["early_stopped"].append(early_stopped(logits, labels, settings))
+            fits["converged"].append(optimum(logits.numpy(), labels.numpy(), settings.bounds))
         result["methods"][name] = {"networks": method.NETWORKS} | {
             how: {"temperature": [fit.temperature for fit in some], "bound_hit": [fit.bound_hit for fit in some]} for how, some in fits.items()
         }
@@ -55,17 +63,20 @@ def calibrate(
 
 
 def main(name: str) -> None:
-    settings = load()
-    row, dataset = settings.row(name)
+    values, suite = find("runs", name)
+    dataset = values["dataset"]
+    own, for_all_rows = pick(CalibrateRow, values, f"runs.{name}").mask_ratio, param("mask_ratio")
     calibrate(
-        settings.params,
-        settings.mask_ratio(name),
-        dataset.network,
-        Path("data/prepare") / row.dataset,
+        parse(CalibrateSettings, param("calibrate"), "params.yaml: calibrate"),
+        param("train")["holdout"],
+        own if for_all_rows is None else for_all_rows,
+        parse(NetworkSettings, suite["datasets"][dataset]["network"], f"datasets.{dataset}.network"),
+        Path("data/prepare") / dataset,
         Path("data/distill") / name / "set.safetensors",
         Path("data/train") / name / "weights.safetensors",
         Path("data/calibrate") / f"{name}.json",
-        pick_device(settings.params.device),
+        param("seed"),
+        pick_device(param("device")),
     )
 
 

@@ -8,38 +8,108 @@ Runs again whenever a setting changes; its output never does, so nothing else re
 import importlib
 from pathlib import Path
 
+from stages.buffer import BufferSettings
+from stages.calibrate import CalibrateRow
+from stages.calibrators.settings import CalibrateSettings
+from stages.distill import DistillRow
+from stages.evaluate import EvaluateSettings
+from stages.report import listed_suites
+from stages.shared.convnet import NetworkSettings
 from stages.shared.errors import UserError, run_stage
 from stages.shared.files import write_text
-from stages.shared.settings import Settings, known, listed_rows, load, parse
-from stages.shared.sources import find
+from stages.shared.settings import Ratio, Section, known, parse, read_yaml
+from stages.shared.sources import ImageSettings, find_images
+from stages.train import TrainRow, TrainSettings
 
-__all__ = ["check"]
+__all__ = ["Params", "Row", "Suite", "check"]
 
 
-def check(settings: Settings, rows: dict) -> None:
-    """Whatever needs more than one file to judge: names of methods, backbones' own keys, the images' numbers.
+class Params(Section):
+    """params.yaml."""
+
+    mask_ratio: Ratio | None  # MTS, for every row; null: each row's own
+    seed: int
+    train: TrainSettings
+    calibrate: CalibrateSettings
+    evaluate: EvaluateSettings
+    device: str  # execution only, no stage depends on it
+
+
+class Dataset(Section):
+    """`datasets.<name>` of a suite."""
+
+    images: ImageSettings
+    network: NetworkSettings
+
+
+class Row(DistillRow, TrainRow, CalibrateRow):
+    """`runs.<name>` of a suite: one distilled set and what is trained on it, a row of the tables."""
+
+
+class Suite(Section):
+    """suites/<dataset>.yaml."""
+
+    datasets: dict[str, Dataset]
+    buffers: dict[str, BufferSettings]
+    runs: dict[str, Row]
+
+
+def check(listed: list[Path]) -> None:
+    """Check params.yaml and every suite; of those that are listed to be built, also the images.
 
     Raises:
         UserError: the first mistake found.
     """
-    losses = names_in("losses")
-    for loss in settings.params.train.losses:
-        known("params.yaml: train.losses", loss, losses)
-    if "cross_entropy" not in settings.params.train.losses:
+    params = parse(Params, read_yaml(Path("params.yaml")), "params.yaml")
+    for loss in params.train.losses:
+        known("params.yaml: train.losses", loss, names_in("losses"))
+    if "cross_entropy" not in params.train.losses:
         raise UserError("params.yaml: train.losses: cross_entropy is missing; Raw, TS and MTS are made from its networks")
-    sources = {name: find(settings.datasets[name].images, f"suites/{name}.yaml: datasets.{name}.images") for name in {row.dataset for row in rows.values()}}
-    for name, row in rows.items():
-        where = f"suites/{row.dataset}.yaml: runs.{name}"
+    low, high = params.calibrate.bounds
+    if not low <= params.calibrate.start <= high:
+        raise UserError(f"params.yaml: calibrate.start: {params.calibrate.start} lies outside calibrate.bounds {[low, high]}")
+    owner = {}
+    for path in sorted(Path("suites").glob("*.yaml")):
+        suite = parse(Suite, read_yaml(path), str(path))
+        for name in (*suite.buffers, *suite.runs):
+            if name in owner:
+                raise UserError(f"{path}: {name} is in {owner[name]} too; names are unique over all suites")
+            owner[name] = path
+        if set(suite.datasets) != {path.stem}:
+            raise UserError(f"{path}: datasets: {', '.join(suite.datasets)}; allowed: one, with the file's name: {path.stem}")
+        check_suite(suite, path)
+        if path in listed:
+            check_images(suite, path)
+
+
+def check_suite(suite: Suite, path: Path) -> None:
+    """What needs more than one key to judge: names that refer to others, and the backbones' own keys."""
+    for name, buffer in suite.buffers.items():
+        known(f"{path}: buffers.{name}.dataset", buffer.dataset, suite.datasets)
+    for name, row in suite.runs.items():
+        where = f"{path}: runs.{name}"
+        if "." in name:
+            raise UserError(f"{where}: a row's name is also a stage's and a file's; allowed: no '.'")
+        known(f"{where}.dataset", row.dataset, suite.datasets)
         known(f"{where}.backbone", row.backbone, names_in("distillers"))
         own = parse(importlib.import_module(f"stages.distillers.{row.backbone}").Settings, row.distill, f"{where}.distill")
-        smallest = min(sources[row.dataset].counts)
+        if (row.ipc is None) != (row.backbone == "full"):
+            raise UserError(f"{where}.ipc: {row.ipc} with backbone {row.backbone!r}; allowed: null for full, a number >= 1 for others")
+        if row.reads.startswith("buffer/"):
+            known(f"{where}.reads", row.reads, [f"buffer/{buffer}" for buffer in suite.buffers])
+        if needed := getattr(own, "expert_epochs_read", 0):
+            if not row.reads.startswith("buffer/"):
+                raise UserError(f"{where}.reads: {row.reads!r}, but backbone {row.backbone!r} reads expert trajectories; allowed: buffer/<name>")
+            if needed > (there := suite.buffers[row.reads.removeprefix("buffer/")].epochs):
+                raise UserError(f"{where}.distill: max_start_epoch - 1 + expert_epochs = {needed}, but {row.reads} has {there} epochs; allowed: at most that")
+
+
+def check_images(suite: Suite, path: Path) -> None:
+    """That the images are there, and enough of them."""
+    smallest = min(find_images(suite.datasets[path.stem].images, f"{path}: datasets.{path.stem}.images").counts)
+    for name, row in suite.runs.items():
         if row.ipc is not None and row.ipc > smallest:
-            raise UserError(f"{where}.ipc: {row.ipc} is above the smallest class of {row.dataset}; allowed: 1 to {smallest}")
-        needed = getattr(own, "expert_epochs_read", 0)
-        if needed and not row.reads.startswith("buffer/"):
-            raise UserError(f"{where}.reads: {row.reads!r}, but backbone {row.backbone!r} reads expert trajectories; allowed: buffer/<name>")
-        if needed and needed > (there := settings.buffers[row.reads.removeprefix("buffer/")].epochs):
-            raise UserError(f"{where}.distill: max_start_epoch - 1 + expert_epochs = {needed}, but {row.reads} has {there} epochs; allowed: at most that")
+            raise UserError(f"{path}: runs.{name}.ipc: {row.ipc} is above the smallest class of {row.dataset}; allowed: 1 to {smallest}")
 
 
 def names_in(folder: str) -> list[str]:
@@ -48,8 +118,7 @@ def names_in(folder: str) -> list[str]:
 
 
 def main() -> None:
-    settings = load()
-    check(settings, listed_rows(settings))
+    check(listed_suites())
     write_text(Path("data/check/passed"), "passed\n")
 
 

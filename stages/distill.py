@@ -8,29 +8,42 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tqdm import tqdm
 
 from stages.shared.checkpoint import scratch
-from stages.shared.convnet import ConvNet
+from stages.shared.convnet import ConvNet, NetworkSettings
 from stages.shared.device import pick_device
 from stages.shared.errors import UserError, run_stage
 from stages.shared.files import write_curve, write_tensors
 from stages.shared.flat import FlatNetwork
 from stages.shared.images import load_split
 from stages.shared.method import Method, Problem, Variable
-from stages.shared.settings import NetworkSettings, Row, load, parse
+from stages.shared.settings import Count, Ratio, Section, find, param, parse, pick
 
-__all__ = ["distill", "learn"]
+__all__ = ["DistillRow", "distill", "learn"]
 
 CHECKPOINT_SECONDS = 30
 SKIPS_IN_A_ROW = 10
 
 
-def distill(row: Row, name: str, network: NetworkSettings, prepared: Path, reads: Path, folder: Path, seed: int, device: torch.device, root: Path = Path("scratch")) -> None:  # fmt: skip
+class DistillRow(Section):
+    """The keys of `runs.<row>` that make the distilled set."""
+
+    dataset: str
+    backbone: str  # a file of stages/distillers
+    ipc: Count | None  # images per class; null for all of them (backbone: full)
+    reads: str  # below data/: buffer/<name> for trajectories, "nothing" where the backbone needs no more than images
+    mdt: Ratio | Annotated[list[Ratio], Field(min_length=2, max_length=2)]  # mask ratio while distilling, or its range
+    distill: dict  # the backbone's own settings
+
+
+def distill(row: DistillRow, name: str, network: NetworkSettings, prepared: Path, reads: Path, folder: Path, seed: int, device: torch.device, root: Path = Path("scratch")) -> None:  # fmt: skip
     """Write `set.safetensors` (`images` as the network sees them, `labels`, `step_size` where learned) and `curve.csv`.
 
     A row of all training images has no `images` in its file: they are the training split.
@@ -130,18 +143,11 @@ def _load(path, method, velocity):
 
 
 def main(name: str) -> None:
-    settings = load()
-    row, dataset = settings.row(name)
-    distill(
-        row,
-        name,
-        dataset.network,
-        Path("data/prepare") / row.dataset,
-        Path("data") / row.reads,
-        Path("data/distill") / name,
-        settings.params.seed,
-        pick_device(settings.params.device),
-    )
+    values, suite = find("runs", name)
+    row = pick(DistillRow, values, f"runs.{name}")
+    network = parse(NetworkSettings, suite["datasets"][row.dataset]["network"], f"datasets.{row.dataset}.network")
+    prepared, reads, folder = Path("data/prepare") / row.dataset, Path("data") / row.reads, Path("data/distill") / name
+    distill(row, name, network, prepared, reads, folder, param("seed"), pick_device(param("device")))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,15 @@ from stages.metrics.ece import ece, reliability
 from stages.metrics.scores import accuracy, brier, confidence_gap, log_softmax, nll
 from stages.shared.errors import run_stage
 from stages.shared.files import write_json
-from stages.shared.settings import Params, load
+from stages.shared.settings import Count, Section, find, param, parse
 
-__all__ = ["evaluate", "scores"]
+__all__ = ["EvaluateSettings", "evaluate", "scores"]
+
+
+class EvaluateSettings(Section):
+    """`evaluate` of params.yaml."""
+
+    bins: Count
 
 
 def scores(logits: np.ndarray, labels: np.ndarray, temperature: float, bins: int) -> dict[str, float]:
@@ -54,13 +60,13 @@ def methods(logits: dict[str, np.ndarray], labels: np.ndarray, fitted: dict, bou
     return found
 
 
-def evaluate(params: Params, name: str, logits_file: Path, temperatures: Path, file: Path, metrics: Path) -> None:
+def evaluate(bins: int, bounds: tuple[float, float], name: str, logits_file: Path, temperatures: Path, file: Path, metrics: Path) -> None:
     """Write all numbers to `file` and their means in percent to `metrics`, which `dvc metrics` reads."""
     logits = load_file(logits_file)
     labels = logits.pop("labels")
     fitted = json.loads(temperatures.read_text())
-    result, bins = {}, params.evaluate.bins
-    for method, (group, temperature, bound_hit) in methods(logits, labels, fitted, params.calibrate.bounds).items():
+    result = {}
+    for method, (group, temperature, bound_hit) in methods(logits, labels, fitted, bounds).items():
         each = [scores(z, labels, t, bins) for z, t in zip(logits[group], temperature)]
         pooled = np.concatenate([np.exp(log_softmax(z / t)) for z, t in zip(logits[group], temperature)])
         result[method] = {key: [one[key] for one in each] for key in each[0]} | {
@@ -74,10 +80,10 @@ def evaluate(params: Params, name: str, logits_file: Path, temperatures: Path, f
 
 
 def main(name: str) -> None:
-    settings = load()
-    settings.row(name)
+    find("runs", name)
     evaluate(
-        settings.params,
+        parse(EvaluateSettings, param("evaluate"), "params.yaml: evaluate").bins,
+        param("calibrate")["bounds"],
         name,
         Path("data/train") / name / "logits.safetensors",
         Path("data/calibrate") / f"{name}.json",

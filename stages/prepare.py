@@ -10,8 +10,8 @@ import torch
 from stages.shared.errors import UserError, run_stage
 from stages.shared.files import write_json, write_tensors
 from stages.shared.images import Transform
-from stages.shared.settings import ImageSettings, known, load
-from stages.shared.sources import read
+from stages.shared.settings import find, parse
+from stages.shared.sources import ImageSettings, read_images
 
 ZCA_EPS = 0.1
 
@@ -22,7 +22,7 @@ def prepare(settings: ImageSettings, folder: Path, key: str = "images") -> None:
     Raises:
         UserError: the source is not there, or not usable; see `stages/shared/sources.py`.
     """
-    classes, splits = read(settings, key)
+    classes, splits = read_images(settings, key)
     for name, split in splits.items():
         images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
         write_tensors(folder / f"{name}.safetensors", {"images": images, "labels": labels})
@@ -50,9 +50,9 @@ def fit_transform(images: torch.Tensor, settings: ImageSettings, key: str) -> Tr
 
 
 def main(dataset: str) -> None:
-    settings = load()
-    known("dataset", dataset, settings.datasets)
-    prepare(settings.datasets[dataset].images, Path("data/prepare") / dataset, f"datasets.{dataset}.images")
+    key = f"datasets.{dataset}.images"
+    settings = parse(ImageSettings, find("datasets", dataset)[0].get("images"), key)
+    prepare(settings, Path("data/prepare") / dataset, key)
 
 
 if __name__ == "__main__":

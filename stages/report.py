@@ -13,21 +13,27 @@ import yaml
 from stages.figures import reliability_diagrams
 from stages.shared.errors import run_stage
 from stages.shared.files import replacing, write_text
-from stages.shared.settings import Row, Settings, listed_rows, load
-from stages.tables import METHODS, Table, table1, table7
+from stages.shared.settings import param, pick, read_yaml
+from stages.tables import METHODS, Row, Table, table1, table7
 
-__all__ = ["report"]
+__all__ = ["listed_rows", "listed_suites", "report"]
 
 FIGURE1 = ("raw", "focal", "mixup", "label_smoothing", "ts", "mts")
 
 
-def report(settings: Settings, rows: dict[str, Row], evaluated: Path, folder: Path) -> None:
-    """Write `table{1,7}.{csv,md,tex}` and `figures/reliability-<row>.png` to `folder`."""
+def report(rows: dict[str, Row], start: float, evaluated: Path, folder: Path) -> None:
+    """Write `table{1,7}.{csv,md,tex}` and `figures/reliability-<row>.png` to `folder`.
+
+    Args:
+        rows: by name, in the tables' order.
+        start: first temperature of the LBFGS runs.
+        evaluated: folder of `<row>.json`.
+    """
     files = {name: evaluated / f"{name}.json" for name in rows}
     results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     paper = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text())
     for table in (table1, table7):
-        write_table(table(rows, results, paper, settings.params.calibrate.start), folder / table.__name__)
+        write_table(table(rows, results, paper, start), folder / table.__name__)
     for name, result in results.items():
         figure = reliability_diagrams(result["methods"], {key: METHODS[key] for key in FIGURE1})
         with replacing(folder / "figures" / f"reliability-{name}.png") as temporary:
@@ -57,9 +63,18 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
+def listed_suites() -> list[Path]:
+    """The suites that dvc.yaml lists under `vars`."""
+    return [Path(entry) for entry in read_yaml(Path("dvc.yaml")).get("vars", []) if isinstance(entry, str)]
+
+
+def listed_rows() -> dict[str, Row]:
+    """Their rows, in that order."""
+    return {name: pick(Row, values, f"{path}: runs.{name}") for path in listed_suites() for name, values in read_yaml(path)["runs"].items()}
+
+
 def main() -> None:
-    settings = load()
-    report(settings, listed_rows(settings), Path("data/evaluate"), Path("reports"))
+    report(listed_rows(), param("calibrate")["start"], Path("data/evaluate"), Path("reports"))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from stages.shared.settings import Row
+from stages.shared.settings import Count, Ratio, Section
 
-__all__ = ["METHODS", "Table", "mean_std", "table1", "table7", "worse_than_raw"]
+__all__ = ["METHODS", "Row", "Table", "mean_std", "table1", "table7", "worse_than_raw"]
 
 METHODS = {
     "raw": "Raw",
@@ -21,6 +21,15 @@ METHODS = {
     "mts_converged": "MTS conv.",
     "oracle": "Oracle T",
 }
+
+
+class Row(Section):
+    """The keys of `runs.<row>` by which a table knows it."""
+
+    dataset: str
+    backbone: str
+    ipc: Count | None
+    mdt: Ratio | list[Ratio]
 
 
 class Table(NamedTuple):

@@ -5,13 +5,15 @@
 
 import importlib
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from safetensors.torch import load_file
 
 from stages.shared.checkpoint import scratch
-from stages.shared.convnet import ConvNet
+from stages.shared.convnet import ConvNet, NetworkSettings
 from stages.shared.device import pick_device
 from stages.shared.engine import run_units
 from stages.shared.errors import UserError, run_stage
@@ -19,16 +21,37 @@ from stages.shared.files import write_tensors
 from stages.shared.flat import FlatNetwork
 from stages.shared.images import load_set, load_split
 from stages.shared.sampling import held_out
-from stages.shared.settings import NetworkSettings, Row, TrainSettings, load
+from stages.shared.settings import Count, Positive, Ratio, Section, find, param, parse, pick
 from stages.shared.training import Schedule, train
 
-__all__ = ["predict", "train_row"]
+__all__ = ["TrainRow", "TrainSettings", "predict", "train_row"]
 
 TEST_BATCH = 1000
 
 
+class TrainRow(Section):
+    """The keys of `runs.<row>` that make its networks."""
+
+    epochs: Count
+    lr: Positive | Literal["learned"]  # learned: the step size that the distillation found
+
+
+class TrainSettings(Section):
+    """`train` of params.yaml."""
+
+    repeats: Count
+    losses: Annotated[list[str], Field(min_length=1)]  # files of stages/losses
+    batch: Count
+    momentum: Ratio
+    weight_decay: Annotated[float, Field(ge=0)]
+    holdout: Annotated[float, Field(gt=0, lt=1)]  # share of the distilled images that TS keeps from training
+    mixup_alpha: Positive
+    label_smoothing: Ratio
+    focal_gamma: Annotated[float, Field(ge=0)]
+
+
 def train_row(
-    row: Row, name: str, settings: TrainSettings, network: NetworkSettings, prepared: Path, distilled: Path, folder: Path, seed: int, device: torch.device, root: Path = Path("scratch")
+    row: TrainRow, name: str, settings: TrainSettings, network: NetworkSettings, prepared: Path, distilled: Path, folder: Path, seed: int, device: torch.device, root: Path = Path("scratch")
 ) -> None:  # fmt: skip
     """Write `weights.safetensors` and `logits.safetensors` to `folder`.
 
@@ -41,7 +64,7 @@ def train_row(
     """
     data, step_size = load_set(distilled, prepared)
     if row.lr == "learned" and step_size is None:
-        raise UserError(f"runs.{name}.lr: 'learned', but backbone {row.backbone!r} learns no step size; allowed: a number > 0")
+        raise UserError(f"runs.{name}.lr: 'learned', but the distilled set has no step size of its own; allowed: a number > 0")
     lr = step_size if row.lr == "learned" else row.lr
     test = load_split(prepared, "test")
     images, targets, test_images = data.images.to(device), F.one_hot(data.labels, data.classes).float().to(device), test.images.to(device)
@@ -52,7 +75,7 @@ def train_row(
     if held_out(data.labels, data.classes, settings.holdout, seed, 0) is not None:
         groups.append("holdout")
     units = [(group, repeat) for group in groups for repeat in range(settings.repeats)]
-    work = {"row": row.model_dump(exclude={"mask_ratio", "note"}), "settings": settings.model_dump(exclude={"losses", "repeats"}), "network": network.model_dump(), "seed": seed}  # fmt: skip
+    work = {"row": row.model_dump(), "settings": settings.model_dump(exclude={"losses", "repeats"}), "network": network.model_dump(), "seed": seed}  # fmt: skip
     with scratch(f"train-{name}", work, [distilled, *prepared.glob("*.safetensors")], root) as here:
         files = {unit: here / f"{unit[0]}-{unit[1]:02}.safetensors" for unit in units}
 
@@ -95,19 +118,12 @@ def predict(network: FlatNetwork, theta: torch.Tensor, images: torch.Tensor) -> 
 
 
 def main(name: str) -> None:
-    settings = load()
-    row, dataset = settings.row(name)
-    train_row(
-        row,
-        name,
-        settings.params.train,
-        dataset.network,
-        Path("data/prepare") / row.dataset,
-        Path("data/distill") / name / "set.safetensors",
-        Path("data/train") / name,
-        settings.params.seed,
-        pick_device(settings.params.device),
-    )
+    values, suite = find("runs", name)
+    dataset = values["dataset"]
+    settings = parse(TrainSettings, param("train"), "params.yaml: train")
+    network = parse(NetworkSettings, suite["datasets"][dataset]["network"], f"datasets.{dataset}.network")
+    prepared, distilled, folder = Path("data/prepare") / dataset, Path("data/distill") / name / "set.safetensors", Path("data/train") / name
+    train_row(pick(TrainRow, values, f"runs.{name}"), name, settings, network, prepared, distilled, folder, param("seed"), pick_device(param("device")))
 
 
 if __name__ == "__main__":

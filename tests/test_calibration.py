@@ -6,9 +6,9 @@ import torch
 
 from stages.calibrators.early_stopped import early_stopped
 from stages.calibrators.optimum import optimum
+from stages.calibrators.settings import CalibrateSettings
 from stages.metrics.ece import ece, reliability
 from stages.metrics.scores import accuracy, brier, confidence_gap, log_softmax, nll
-from stages.shared.settings import CalibrateSettings
 
 BOUNDS = (0.05, 20.0)
 SETTINGS = CalibrateSettings(start=1.5, lr=0.02, max_iter=50, share=0.1, bounds=list(BOUNDS))

@@ -9,40 +9,38 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from stages import buffer as buffer_stage
-from stages.buffer import buffer
+from stages.buffer import BufferSettings, buffer
 from stages.calibrate import calibrate
+from stages.calibrators.settings import CalibrateSettings
+from stages.check import Row
 from stages.distill import distill
 from stages.evaluate import evaluate
 from stages.prepare import prepare
 from stages.report import report
+from stages.shared.convnet import NetworkSettings
 from stages.shared.errors import UserError
 from stages.shared.images import load_set, load_split, load_transform
-from stages.shared.settings import BufferSettings, ImageSettings, NetworkSettings, Params, Row, Settings
-from stages.train import train_row
+from stages.shared.settings import pick
+from stages.shared.sources import ImageSettings
+from stages.tables import Row as TableRow
+from stages.train import TrainSettings, train_row
 
 NETWORK = NetworkSettings(width=4, depth=2)
 BUFFER = BufferSettings(dataset="shapes", experts=2, epochs=3, lr=0.05, batch=16)
 MTT = {"iterations": 3, "syn_steps": 3, "expert_epochs": 2, "max_start_epoch": 2, "lr_img": 10, "lr_lr": 1e-6, "lr_teacher": 0.05, "batch_syn": 4}
-PARAMS = Params.model_validate(
-    {
-        "mask_ratio": None,
-        "seed": 0,
-        "train": {
-            "repeats": 2,
-            "losses": ["cross_entropy", "mixup", "label_smoothing", "focal"],
-            "batch": 16,
-            "momentum": 0.9,
-            "weight_decay": 5e-4,
-            "holdout": 0.1,
-            "mixup_alpha": 1.0,
-            "label_smoothing": 0.1,
-            "focal_gamma": 1.0,
-        },
-        "calibrate": {"start": 1.5, "lr": 0.02, "max_iter": 50, "share": 0.1, "bounds": [0.05, 20.0]},
-        "evaluate": {"bins": 10},
-        "device": "auto",
-    }
+TRAIN = TrainSettings(
+    repeats=2,
+    losses=["cross_entropy", "mixup", "label_smoothing", "focal"],
+    batch=16,
+    momentum=0.9,
+    weight_decay=5e-4,
+    holdout=0.1,
+    mixup_alpha=1.0,
+    label_smoothing=0.1,
+    focal_gamma=1.0,
 )
+CALIBRATE = CalibrateSettings(start=1.5, lr=0.02, max_iter=50, share=0.1, bounds=[0.05, 20.0])
+CPU = torch.device("cpu")
 
 
 def row(**changes) -> Row:
@@ -73,25 +71,25 @@ def shapes(tmp_path_factory):
     return folder
 
 
-def run(shapes, folder, device, mask_ratio=None):
+def run(shapes, folder, device):
     """All stages on all rows, with folder/<stage>/<name> as in data/."""
     prepared = shapes / "prepare"
     buffer(BUFFER, NETWORK, prepared, folder / "buffer", 0, device, folder / "scratch")
     for name, settings in ROWS.items():
         distill(settings, name, NETWORK, prepared, folder / "buffer", folder / "distill" / name, 0, device, folder / "scratch")
         distilled = folder / "distill" / name / "set.safetensors"
-        train_row(settings, name, PARAMS.train, NETWORK, prepared, distilled, folder / "train" / name, 0, device, folder / "scratch")
-        ratio = settings.mask_ratio if mask_ratio is None else mask_ratio
-        calibrate(PARAMS, ratio, NETWORK, prepared, distilled, folder / "train" / name / "weights.safetensors", folder / "calibrate" / f"{name}.json", device)
-        logits, temperatures = folder / "train" / name / "logits.safetensors", folder / "calibrate" / f"{name}.json"
-        evaluate(PARAMS, name, logits, temperatures, folder / "evaluate" / f"{name}.json", folder / "reports" / "metrics" / f"{name}.json")
-    report(Settings(params=PARAMS, datasets={}, buffers={}, runs=ROWS), ROWS, folder / "evaluate", folder / "reports")
+        train_row(settings, name, TRAIN, NETWORK, prepared, distilled, folder / "train" / name, 0, device, folder / "scratch")
+        weights, logits, temperatures = folder / "train" / name / "weights.safetensors", folder / "train" / name / "logits.safetensors", folder / "calibrate" / f"{name}.json"
+        calibrate(CALIBRATE, TRAIN.holdout, settings.mask_ratio, NETWORK, prepared, distilled, weights, temperatures, 0, device)
+        evaluate(10, CALIBRATE.bounds, name, logits, temperatures, folder / "evaluate" / f"{name}.json", folder / "reports" / "metrics" / f"{name}.json")
+    rows = {name: pick(TableRow, settings.model_dump(), name) for name, settings in ROWS.items()}
+    report(rows, CALIBRATE.start, folder / "evaluate", folder / "reports")
     return folder
 
 
 @pytest.fixture(scope="module")
 def once(shapes, tmp_path_factory):
-    return run(shapes, tmp_path_factory.mktemp("once"), torch.device("cpu"))
+    return run(shapes, tmp_path_factory.mktemp("once"), CPU)
 
 
 def test_every_row_gets_to_the_table(once):
@@ -126,7 +124,7 @@ def test_the_oracle_is_the_best_temperature(once):
 
 
 def test_the_same_seed_gives_the_same_numbers(shapes, once, tmp_path):
-    again = run(shapes, tmp_path, torch.device("cpu"))
+    again = run(shapes, tmp_path, CPU)
     for name in ROWS:
         ours, theirs = (load_file(folder / "train" / name / "logits.safetensors") for folder in (again, once))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -144,7 +142,7 @@ def test_a_gpu_gives_the_same_numbers(shapes, once, tmp_path):
 def test_another_mask_ratio_changes_mts_and_nothing_else(shapes, once, tmp_path):
     name = "shapes-mtt-ipc2"
     arguments = (NETWORK, shapes / "prepare", once / "distill" / name / "set.safetensors", once / "train" / name / "weights.safetensors")
-    calibrate(PARAMS, 0.8, *arguments, tmp_path / "new.json", torch.device("cpu"))
+    calibrate(CALIBRATE, TRAIN.holdout, 0.8, *arguments, tmp_path / "new.json", 0, CPU)
     old, new = json.loads((once / "calibrate" / f"{name}.json").read_text()), json.loads((tmp_path / "new.json").read_text())
     assert new["mask_ratio"] == 0.8 and old["mask_ratio"] == 0.3
     assert new["methods"]["ts"] == old["methods"]["ts"] and new["methods"]["mts"] != old["methods"]["mts"]
@@ -152,7 +150,7 @@ def test_another_mask_ratio_changes_mts_and_nothing_else(shapes, once, tmp_path)
 
 def test_experts_do_not_depend_on_how_many_there_are(shapes, once, tmp_path):
     more = BUFFER.model_copy(update={"experts": 3})
-    buffer(more, NETWORK, shapes / "prepare", tmp_path, 0, torch.device("cpu"), tmp_path / "scratch")
+    buffer(more, NETWORK, shapes / "prepare", tmp_path, 0, CPU, tmp_path / "scratch")
     two, three = (load_file(folder / "trajectories.safetensors")["snapshots"] for folder in (once / "buffer", tmp_path))
     assert two.shape[:2] == (2, 4) and three.shape[:2] == (3, 4)
     assert torch.allclose(two, three[:2], atol=1e-6) and not torch.allclose(three[2], three[1])
@@ -171,7 +169,7 @@ def test_a_killed_buffer_keeps_its_finished_experts(shapes, once, tmp_path, monk
 
     monkeypatch.setattr(buffer_stage, "train", counted)
     monkeypatch.setattr(buffer_stage, "run_units", lambda run, units, *more: [run([unit]) for unit in units])
-    arguments = (BUFFER, NETWORK, shapes / "prepare", tmp_path, 0, torch.device("cpu"), tmp_path / "scratch")
+    arguments = (BUFFER, NETWORK, shapes / "prepare", tmp_path, 0, CPU, tmp_path / "scratch")
     with pytest.raises(KeyboardInterrupt):
         buffer(*arguments)
     assert not (tmp_path / "trajectories.safetensors").exists()
@@ -210,19 +208,19 @@ def test_a_row_that_cannot_be_distilled(shapes, once, tmp_path, changes, expecte
     values = {"iterations": 40} if "1e" in str(changes) else {}
     changes = changes | ({"distill": changes["distill"] | values} if values else {})
     with pytest.raises(UserError, match=expected):
-        distill(row(**changes), "bad", NETWORK, shapes / "prepare", once / "buffer", tmp_path / "out", 0, torch.device("cpu"), tmp_path / "scratch")
+        distill(row(**changes), "bad", NETWORK, shapes / "prepare", once / "buffer", tmp_path / "out", 0, CPU, tmp_path / "scratch")
     assert not (tmp_path / "out").exists()
 
 
 def test_trajectories_of_another_network_are_refused(shapes, once, tmp_path):
     with pytest.raises(UserError, match="trajectories of networks with .* weights, but this one has"):
-        distill(row(), "bad", NetworkSettings(width=8, depth=2), shapes / "prepare", once / "buffer", tmp_path / "out", 0, torch.device("cpu"), tmp_path / "scratch")
+        distill(row(), "bad", NetworkSettings(width=8, depth=2), shapes / "prepare", once / "buffer", tmp_path / "out", 0, CPU, tmp_path / "scratch")
 
 
 def test_a_learned_step_size_has_to_be_there(shapes, once, tmp_path):
     distilled = once / "distill" / "shapes-random-ipc1" / "set.safetensors"
-    with pytest.raises(UserError, match="lr: 'learned', but backbone 'random' learns no step size"):
-        train_row(row(backbone="random"), "bad", PARAMS.train, NETWORK, shapes / "prepare", distilled, tmp_path, 0, torch.device("cpu"), tmp_path / "scratch")
+    with pytest.raises(UserError, match="lr: 'learned', but the distilled set has no step size of its own"):
+        train_row(row(backbone="random"), "bad", TRAIN, NETWORK, shapes / "prepare", distilled, tmp_path, 0, CPU, tmp_path / "scratch")
 
 
 def test_a_set_says_what_it_was_made_with(once, shapes):

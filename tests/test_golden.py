@@ -7,13 +7,13 @@ from safetensors.torch import load_file
 
 from stages.calibrators.early_stopped import early_stopped
 from stages.calibrators.optimum import optimum
+from stages.calibrators.settings import CalibrateSettings
 from stages.distillers.mtt import matching_loss
 from stages.metrics.ece import ece
 from stages.metrics.scores import log_softmax, nll
 from stages.shared.augment import CROP_SHARE, CUTOUT_SHARE, OPERATIONS, Draw, augment, brightness, contrast, saturation
 from stages.shared.convnet import ConvNet
 from stages.shared.flat import FlatNetwork
-from stages.shared.settings import CalibrateSettings
 from stages.shared.unroll import InnerLoss, unrolled_gradient
 
 FIRST_ORDER, SECOND_ORDER = 1e-4, 1e-3

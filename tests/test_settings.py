@@ -12,10 +12,10 @@ import yaml
 from PIL import Image
 
 from stages import check
+from stages.report import listed_rows
 from stages.shared.device import pick_device
 from stages.shared.errors import UserError
-from stages.shared.settings import ImageSettings, listed_rows, load
-from stages.shared.sources import find, read
+from stages.shared.sources import ImageSettings, find_images, read_images
 
 ROOT = Path(__file__).parent.parent
 ROW = "digits-mtt-ipc1"
@@ -83,6 +83,8 @@ SUITE, RUN = "suites/digits.yaml", f"runs/{ROW}"
         (SUITE, f"{RUN}/distill/lr_img", -1, [f"{ROW}.distill", "lr_img", "-1", "greater than 0"]),
         (SUITE, f"{RUN}/distill/max_start_epoch", 30, ["max_start_epoch - 1 + expert_epochs", "buffer/digits has"]),
         (SUITE, f"{RUN}/distill/lr_image", 1, ["lr_image", "unknown key", "allowed here", "lr_img"]),
+        (SUITE, f"{RUN}/color", "red", [f"{ROW}.color: unknown key; allowed here:", "backbone", "epochs", "mask_ratio"]),
+        (SUITE, "datasets/digits/network/width2", 3, ["datasets.digits.network.width2: unknown key; allowed here: width, depth"]),
         (SUITE, "datasets/digits/images/whitening", "pca", ["datasets.digits.images.whitening", "'pca'", "'zca' or 'none'"]),
         (SUITE, "datasets/digits/images/source", "data/no-such", ["images.source", "'data/no-such'", "train/<class>"]),
     ],
@@ -125,8 +127,10 @@ def test_stages_print_the_mistake_and_no_traceback(project):
 
 
 def test_only_listed_suites_are_shown(project):
-    assert {row.dataset for row in listed_rows(load()).values()} == {"digits"}
-    assert any(row.dataset == "cifar10" for row in load().runs.values())
+    assert {row.dataset for row in listed_rows().values()} == {"digits"}
+    text = Path("dvc.yaml").read_text()
+    Path("dvc.yaml").write_text(text.replace("# - suites/cifar10.yaml", "  - suites/cifar10.yaml"))
+    assert {row.dataset for row in listed_rows().values()} == {"digits", "cifar10"}
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", ""])
@@ -156,7 +160,7 @@ def settings(folder, **more):
 
 
 def test_a_folder_is_read_as_it_is(folder):
-    classes, splits = read(settings(folder), "images")
+    classes, splits = read_images(settings(folder), "images")
     assert classes == ["ant", "bee"]
     assert splits["train"].images.shape == (5, 3, 12, 12) and splits["train"].labels.tolist() == [0, 0, 0, 1, 1]
     original = np.asarray(Image.open(folder / "train" / "bee" / "1.png")).transpose(2, 0, 1)
@@ -165,7 +169,7 @@ def test_a_folder_is_read_as_it_is(folder):
 
 def test_resize_and_gray(folder):
     Image.new("RGB", (20, 14)).save(folder / "train" / "ant" / "0.png")
-    _, splits = read(settings(folder, resize=8, color="gray"), "images")
+    _, splits = read_images(settings(folder, resize=8, color="gray"), "images")
     assert splits["train"].images.shape == (5, 1, 8, 8)
 
 
@@ -207,10 +211,10 @@ def spoil(folder, how):
 def test_a_folder_that_cannot_be_used(folder, how, expected):
     spoil(folder, how)
     with pytest.raises(UserError) as caught:
-        read(settings(folder), "images")
+        read_images(settings(folder), "images")
     assert expected in str(caught.value)
 
 
 def test_a_folder_is_checked_before_it_is_decoded(folder):
     spoil(folder, "text as picture")
-    assert find(settings(folder), "images").counts == [3, 2]
+    assert find_images(settings(folder), "images").counts == [3, 2]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from stages.calibrators.optimum import Fit
-from stages.shared.settings import CalibrateSettings
+from stages.calibrators.settings import CalibrateSettings
 
 __all__ = ["early_stopped"]
 

@@ -3,7 +3,16 @@
 import torch
 from torch import nn
 
-__all__ = ["ConvNet"]
+from stages.shared.settings import Count, Section
+
+__all__ = ["ConvNet", "NetworkSettings"]
+
+
+class NetworkSettings(Section):
+    """`datasets.<name>.network`."""
+
+    width: Count
+    depth: Count
 
 
 class ConvNet(nn.Module):

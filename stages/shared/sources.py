@@ -2,17 +2,28 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from stages.shared.errors import UserError
-from stages.shared.settings import ImageSettings
+from stages.shared.settings import Count, Positive, Section
 
-__all__ = ["Split", "Source", "find", "read"]
+__all__ = ["ImageSettings", "Source", "Split", "find_images", "read_images"]
 
 SPLITS = ("train", "test")
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+class ImageSettings(Section):
+    """`datasets.<name>.images`: what the images are and how they are normalised."""
+
+    source: str  # "digits" (scikit-learn's), or a folder with train/<class>/* and test/<class>/*
+    whitening: Literal["zca", "none"] = "none"
+    mean: list[float] | None = None  # per channel; null: of the training images. Not used with ZCA
+    std: list[Positive] | None = None
+    resize: Count | None = None  # shorter side, then a centre crop to a square
+    color: Literal["rgb", "gray"] = "rgb"
 
 
 class Source(NamedTuple):
@@ -28,7 +39,7 @@ class Split(NamedTuple):
     labels: np.ndarray  # (N,) int64
 
 
-def find(settings: ImageSettings, key: str) -> Source:
+def find_images(settings: ImageSettings, key: str) -> Source:
     """Look at the source without decoding it.
 
     Raises:
@@ -57,13 +68,13 @@ def find(settings: ImageSettings, key: str) -> Source:
     return Source(classes, files, [len(pictures) for pictures in files["train"]])
 
 
-def read(settings: ImageSettings, key: str) -> tuple[list[str], dict[str, Split]]:
+def read_images(settings: ImageSettings, key: str) -> tuple[list[str], dict[str, Split]]:
     """Class names and the decoded splits; labels are positions in the sorted class names.
 
     Raises:
-        UserError: see `find`; an unreadable picture; sizes that differ, or are not square, without `resize`.
+        UserError: see `find_images`; an unreadable picture; sizes that differ, or are not square, without `resize`.
     """
-    source = find(settings, key)
+    source = find_images(settings, key)
     if not source.files:
         return source.classes, _digits()
     return source.classes, {split: _decode_all(source.files[split], settings, key) for split in SPLITS}
