@@ -15,6 +15,7 @@ from stages.distill import DistillRow
 from stages.evaluate import EvaluateSettings
 from stages.report import listed_suites
 from stages.shared.convnet import NetworkSettings
+from stages.shared.device import pick_device
 from stages.shared.errors import UserError, run_stage
 from stages.shared.files import write_text
 from stages.shared.settings import Ratio, Section, known, parse, read_yaml
@@ -61,6 +62,7 @@ def check(listed: list[Path]) -> None:
         UserError: the first mistake found.
     """
     params = parse(Params, read_yaml(Path("params.yaml")), "params.yaml")
+    pick_device(params.device)
     for loss in params.train.losses:
         known("params.yaml: train.losses", loss, names_in("losses"))
     if "cross_entropy" not in params.train.losses:

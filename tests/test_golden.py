@@ -1,5 +1,7 @@
 """Agreement with the public reference implementations, on the files of GOLDEN_DIR (default ../shared/golden)."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +16,11 @@ from stages.metrics.scores import log_softmax, nll
 from stages.shared.augment import CROP_SHARE, CUTOUT_SHARE, OPERATIONS, Draw, augment, brightness, contrast, saturation
 from stages.shared.convnet import ConvNet
 from stages.shared.flat import FlatNetwork
+from stages.shared.gradient_matching import matching_distance
 from stages.shared.unroll import InnerLoss, unrolled_gradient
 
 FIRST_ORDER, SECOND_ORDER = 1e-4, 1e-3
+BOUNDS = [0.001, 1000.0]
 
 
 def relative_error(ours, theirs):
@@ -88,6 +92,21 @@ def test_rtp(golden, golden_index):
     assert relative_error(result.gradients[0], data["grad_images"].cpu()) < SECOND_ORDER
 
 
+def test_dc(golden, golden_index):
+    data, about = golden("dc_match"), golden_index["dc_match"]
+    images = data["synthetic_images"].requires_grad_()
+    network = FlatNetwork(network_for(about, images))
+    inner = InnerLoss(network)
+    theta = torch.cat([weights(data)[n].flatten() for n in network.names]).requires_grad_()
+    theirs = inner.gradient(theta, data["real_images"], data["real_labels"])
+    (ours,) = torch.autograd.grad(inner.loss(theta, images, data["synthetic_labels"]), theta, create_graph=True)
+    distance = matching_distance(network, ours, theirs)
+    assert relative_error(distance, data["loss"].cpu()) < FIRST_ORDER
+    assert relative_error(data["per_parameter_distance"].sum(), data["loss"].cpu()) < FIRST_ORDER
+    (gradient,) = torch.autograd.grad(distance, images)
+    assert relative_error(gradient, data["grad_synthetic_images"].cpu()) < SECOND_ORDER
+
+
 def test_augmentations(golden):
     data = golden("dsa_augment")
     images = data.pop("images")
@@ -113,9 +132,11 @@ def test_calibration(golden, golden_index):
         logits, labels = data[f"{case}.logits"], data[f"{case}.labels"]
         z, y = logits.cpu().numpy(), labels.cpu().numpy()
         assert ece(np.exp(log_softmax(z)), y, 10) == pytest.approx(numbers["ece"], rel=FIRST_ORDER)
-        for lr in (0.01, 0.02):
-            settings = CalibrateSettings(start=1.5, lr=lr, max_iter=50, share=0.1, bounds=[0.05, 20.0])
-            assert early_stopped(logits, labels, settings).temperature == pytest.approx(numbers[f"temperature_lbfgs_lr{lr}_iter50"], rel=FIRST_ORDER)
-        best = optimum(z, y, (0.05, 20.0)).temperature
+        runs = [(key, *re.fullmatch(r"temperature_lbfgs_lr(.+)_iter(\d+)", key).groups()) for key in numbers if "lbfgs" in key]
+        assert runs, "no LBFGS run in the index"
+        for key, lr, iterations in runs:
+            settings = CalibrateSettings(start=1.5, lr=float(lr), max_iter=int(iterations), share=0.1, bounds=BOUNDS)
+            assert early_stopped(logits, labels, settings).temperature == pytest.approx(numbers[key], rel=FIRST_ORDER)
+        best = optimum(z, y, BOUNDS).temperature
         assert best == pytest.approx(numbers["temperature_optimum"], rel=FIRST_ORDER)
         assert nll(log_softmax(z / best), y) == pytest.approx(numbers["nll_at_optimum"], rel=1e-6)

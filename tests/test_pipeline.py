@@ -93,6 +93,16 @@ def test_committed_results_belong_to_the_committed_code():
     assert not changed
 
 
+def test_the_readme_shows_the_committed_table():
+    lines = [line for line in (ROOT / "reports/table1.md").read_text().splitlines() if line.startswith("|")]
+    assert len(lines) > 4 and "\n".join(lines) in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_has_the_two_commands():
+    readme = (ROOT / "README.md").read_text()
+    assert "    pip install uv && uv run dvc repro\n" in readme and "    pip install uv && uv run pytest\n" in readme
+
+
 def test_nothing_of_one_machine_is_committed():
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")

@@ -27,6 +27,7 @@ def project(tmp_path, monkeypatch):
     for name in ("params.yaml", "dvc.yaml", "suites"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DEVICE", raising=False)
 
     def change(file: str, key: str, value=None, new_name=None):
         path = tmp_path / file
@@ -70,12 +71,13 @@ SUITE, RUN = "suites/digits.yaml", f"runs/{ROW}"
         ("params.yaml", "train/losses", ["cross_entropy", "focle"], ["train.losses", "'focle'", "focal", "mixup"]),
         ("params.yaml", "train/losses", ["focal"], ["train.losses", "cross_entropy is missing"]),
         ("params.yaml", "calibrate/bounds", [2.0, 3.0], ["calibrate.start", "1.5", "[2.0, 3.0]"]),
+        ("params.yaml", "device", "gpu", ["device: 'gpu' is unknown", "auto, cpu, cuda, cuda:<number>, mps"]),
         ("params.yaml", "calibrate/lr", float("nan"), ["calibrate.lr", "nan"]),
         (SUITE, f"{RUN}/ipc", 0, ["suites/digits.yaml", f"{ROW}.ipc", "0", "greater than or equal to 1"]),
         (SUITE, f"{RUN}/ipc", 1000, [f"{ROW}.ipc", "1000", "allowed: 1 to 87"]),
         (SUITE, f"{RUN}/ipc", None, [f"{ROW}.ipc", "None", "a number >= 1"]),
         (SUITE, f"{RUN}/dataset", "digit", [f"{ROW}.dataset", "'digit'", "allowed: digits"]),
-        (SUITE, f"{RUN}/backbone", "mttt", [f"{ROW}.backbone", "'mttt'", "full, mtt, random"]),
+        (SUITE, f"{RUN}/backbone", "mttt", [f"{ROW}.backbone", "'mttt'", "dc, dsa, full, kmeans, mtt, random, rtp"]),
         (SUITE, f"{RUN}/reads", "buffer/digit", [f"{ROW}.reads", "'buffer/digit'", "buffer/digits"]),
         (SUITE, f"{RUN}/reads", "nothing", [f"{ROW}.reads", "expert trajectories", "buffer/<name>"]),
         (SUITE, f"{RUN}/mdt", [0, 1.5], [f"{ROW}.mdt", "1.5", "less than 1"]),
@@ -129,7 +131,7 @@ def test_stages_print_the_mistake_and_no_traceback(project):
 def test_only_listed_suites_are_shown(project):
     assert {row.dataset for row in listed_rows().values()} == {"digits"}
     text = Path("dvc.yaml").read_text()
-    Path("dvc.yaml").write_text(text.replace("# - suites/cifar10.yaml", "  - suites/cifar10.yaml"))
+    Path("dvc.yaml").write_text(text.replace("# - suites/cifar10.yaml", "- suites/cifar10.yaml"))
     assert {row.dataset for row in listed_rows().values()} == {"digits", "cifar10"}
 
 

@@ -4,12 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.distillers.mtt import chunks_of, matching_loss
+from stages.distillers.mtt import matching_loss
 from stages.shared.augment import augment, draw
 from stages.shared.convnet import ConvNet
 from stages.shared.flat import FlatNetwork
 from stages.shared.masking import mask_images
 from stages.shared.randomness import generator
+from stages.shared.sampling import chunks_of
 from stages.shared.unroll import InnerLoss, unrolled_gradient
 
 STEPS = 4

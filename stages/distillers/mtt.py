@@ -15,6 +15,7 @@ from stages.shared.engine import worth_compiling
 from stages.shared.errors import UserError
 from stages.shared.method import Method, Problem, Variable
 from stages.shared.randomness import generator
+from stages.shared.sampling import chunks_of
 from stages.shared.settings import Count, Positive, Section
 from stages.shared.unroll import InnerLoss, unrolled_gradient
 
@@ -87,11 +88,3 @@ def start(problem: Problem, settings: Settings) -> Method:
         yield result.loss, {"images": result.gradients[0], "step_size": result.lr_gradient}
 
     return Method(lambda: images.value, labels, settings.iterations, {"images": images, "step_size": step_size}, steps)
-
-
-def chunks_of(count: int, size: int, steps: int, draws: torch.Generator) -> list[torch.Tensor]:
-    """Row numbers of each step's batch: a permutation cut into chunks, and a new one when it is used up."""
-    chunks = []
-    while len(chunks) < steps:
-        chunks += torch.randperm(count, generator=draws).split(size)
-    return chunks[:steps]

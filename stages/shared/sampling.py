@@ -6,7 +6,7 @@ import torch
 
 from stages.shared.randomness import generator
 
-__all__ = ["held_out", "per_class", "share_of"]
+__all__ = ["chunks_of", "held_out", "per_class", "share_of"]
 
 
 def per_class(labels: torch.Tensor, classes: int, how_many: Callable[[int], int], draw: torch.Generator) -> torch.Tensor:
@@ -35,3 +35,11 @@ def held_out(labels: torch.Tensor, classes: int, share: float, seed: int, repeat
     if int(labels.bincount(minlength=classes).min()) < 2:
         return None
     return per_class(labels, classes, share_of(share), generator(seed, "holdout", repeat))
+
+
+def chunks_of(count: int, size: int, steps: int, draws: torch.Generator) -> list[torch.Tensor]:
+    """Row numbers of each step's batch: a permutation cut into chunks, and a new one when it is used up."""
+    chunks = []
+    while len(chunks) < steps:
+        chunks += torch.randperm(count, generator=draws).split(size)
+    return chunks[:steps]

@@ -1,0 +1,90 @@
+"""RTP: images after a training on which a network classifies the real images; back-propagation through time.
+
+Zhiwei Deng, Olga Russakovsky: "Remember the Past: Distilling Datasets into Addressable Memories for Neural Networks",
+NeurIPS 2022, https://arxiv.org/abs/2206.02916; https://github.com/princetonvisualai/RememberThePast-DatasetDistillation.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+
+from stages.shared.engine import worth_compiling
+from stages.shared.method import Method, Problem, Variable
+from stages.shared.randomness import generator
+from stages.shared.sampling import chunks_of
+from stages.shared.settings import Count, Positive, Section
+from stages.shared.unroll import InnerLoss, unrolled_gradient
+
+__all__ = ["Settings", "start"]
+
+
+class Settings(Section):
+    """Keys of a row's `distill:`. Published: 150 steps of batches of 10 images a class, 64 real images."""
+
+    iterations: Count
+    syn_steps: Count  # steps of training on the synthetic images
+    batch_syn: Count | None  # images a step; null: all
+    batch_real: Count = 64  # of the outer loss
+    lr_net: Positive = 0.01
+    momentum_net: float = Field(0.9, ge=0, lt=1)
+    lr_img: Positive = 0.1
+    momentum: float = Field(0.5, ge=0, lt=1)
+    clip: Positive = 2.0  # norm of the outer gradient
+    n_basis: Count | None = None  # null: plain images; else memory addressing with that many basis images of half the side
+    l2: float = Field(1e-4, ge=0)  # on the coefficients of memory addressing
+
+
+def start(problem: Problem, settings: Settings) -> Method:
+    """Start from noise: plain images, or basis images and the coefficients that combine them."""
+    real, network = problem.real, problem.network
+    labels = torch.arange(real.classes, device=real.labels.device).repeat_interleave(problem.ipc)
+    draws = generator(problem.seed, "noise")
+
+    def variable(*shape, scale=1.0):
+        return Variable(scale * torch.randn(*shape, generator=draws).to(real.images), settings.lr_img, settings.momentum)
+
+    channels, side = real.images.shape[1], real.images.shape[2]
+    if settings.n_basis is None:
+        variables = {"images": variable(len(labels), channels, side, side)}
+    else:
+        variables = {
+            "basis": variable(settings.n_basis, channels, side // 2, side // 2),
+            "coefficients": variable(len(labels), settings.n_basis, scale=settings.n_basis**-0.5),
+        }
+
+    def images(values: dict[str, torch.Tensor], rows=slice(None)) -> torch.Tensor:
+        """The synthetic images at `rows`, `(n, C, H, W)`, from the variables' values."""
+        if "images" in values:
+            return values["images"][rows]
+        small = torch.einsum("nb,bchw->nchw", values["coefficients"][rows], values["basis"])
+        return F.interpolate(small, size=(side, side), mode="bilinear", align_corners=False)
+
+    chunk = min(settings.batch_syn or len(labels), len(labels))
+    operations = 12 * network.operations(real.images[:1]) * chunk * settings.syn_steps * settings.iterations
+    inner = InnerLoss(network, worth_compiling(operations, real.images.device))
+    rate = torch.tensor(settings.lr_net).to(real.images)
+
+    def steps(iteration: int) -> Iterator:
+        draws, mask = generator(problem.seed, "rtp", iteration), problem.mask(iteration)
+        begin = network.initial(draws).to(real.images)
+        chunks = chunks_of(len(labels), chunk, settings.syn_steps, draws)
+        rows = torch.randint(len(real.labels), (settings.batch_real,), generator=draws)
+        leaves = {key: variable.value.detach().requires_grad_() for key, variable in variables.items()}
+        result = unrolled_gradient(
+            inner, begin, lambda step: (mask(images(leaves, chunks[step]), step), labels[chunks[step]]), settings.syn_steps,
+            list(leaves.values()), rate, lambda theta: inner.loss(theta, real.images[rows], real.labels[rows]), settings.momentum_net,
+        )  # fmt: skip
+        gradients = dict(zip(leaves, result.gradients))
+        if "coefficients" in gradients:
+            gradients["coefficients"] = gradients["coefficients"] + settings.l2 * variables["coefficients"].value
+        yield result.loss, clipped(gradients, settings.clip)
+
+    return Method(lambda: images({key: variable.value for key, variable in variables.items()}), labels, settings.iterations, variables, steps)
+
+
+def clipped(gradients: dict[str, torch.Tensor], limit: float) -> dict[str, torch.Tensor]:
+    """The gradients, shrunk together to a norm of at most `limit`."""
+    norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
+    return {key: gradient * (limit / (norm + 1e-6)).clamp(max=1) for key, gradient in gradients.items()}
