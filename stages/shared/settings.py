@@ -72,6 +72,7 @@ def _first_mistake(model: type[Section], values, problems: list[dict]) -> str:
                 here = here.get(part) if isinstance(here, dict) else here[part]
         return tuple(path)
 
+    problems = sorted(problems, key=lambda problem: problem["type"] != "extra_forbidden")  # a misspelt key is also a missing one
     first = keys(problems[0])
     deepest = max((problem for problem in problems if keys(problem)[: len(first)] == first), key=lambda problem: len(keys(problem)))
     key = ".".join(str(part) for part in keys(deepest))

@@ -94,7 +94,7 @@ def train(
                 for i, (r, g) in enumerate(zip(rows, generators))
             ]
             x, t = torch.stack([b[0] for b in batch]), torch.stack([b[1] for b in batch])
-            gradient, value, right = (compiled if x.shape[1] == schedule.batch else eager)(theta, x, t)
+            gradient, value, right = (compiled if x.shape[1] == min(schedule.batch, count) else eager)(theta, x, t)
             velocity = schedule.momentum * velocity + gradient + schedule.weight_decay * theta
             theta = theta - lr * velocity
             curves[:, :, epoch] += torch.stack([value * x.shape[1], right]) / count
