@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 from stages.losses import cross_entropy
 from stages.shared.checkpoint import scratch
-from stages.shared.convnet import ConvNet, NetworkSettings
+from stages.shared.convnet import NetworkSettings
 from stages.shared.device import pick_device
 from stages.shared.engine import run_units
 from stages.shared.errors import run_stage
 from stages.shared.files import write_curve, write_tensors
-from stages.shared.flat import FlatNetwork
+from stages.shared.flat import flat_convnet
 from stages.shared.images import load_split
 from stages.shared.settings import Count, Positive, Section, find, param, parse
 from stages.shared.training import Schedule, train
@@ -48,8 +48,7 @@ def buffer(
     """
     data = load_split(prepared, "train")
     images, targets = data.images.to(device), F.one_hot(data.labels, data.classes).float().to(device)
-    convnet = ConvNet(images.shape[1], images.shape[2], data.classes, network.width, network.depth).to(device)
-    flat = FlatNetwork(convnet)
+    flat = flat_convnet(network, data, device)
     schedule = Schedule(settings.epochs, settings.lr, settings.batch, precision=settings.precision)
     keys = [(seed, "buffer", i) for i in range(settings.experts)]
     work = {"settings": settings.model_dump(exclude={"experts"}), "network": network.model_dump(), "seed": seed}

@@ -14,11 +14,11 @@ from stages.calibrators import mts, ts
 from stages.calibrators.early_stopped import early_stopped
 from stages.calibrators.optimum import optimum
 from stages.calibrators.settings import CalibrateSettings
-from stages.shared.convnet import ConvNet, NetworkSettings
+from stages.shared.convnet import NetworkSettings
 from stages.shared.device import pick_device
 from stages.shared.errors import run_stage
 from stages.shared.files import write_json
-from stages.shared.flat import FlatNetwork
+from stages.shared.flat import flat_convnet
 from stages.shared.images import load_set
 from stages.shared.settings import Ratio, Section, find, param, parse, pick
 
@@ -43,7 +43,7 @@ def calibrate(
     """
     data, _ = load_set(distilled, prepared)
     theta = load_file(weights)
-    flat = FlatNetwork(ConvNet(data.images.shape[1], data.images.shape[2], data.classes, network.width, network.depth).to(device))
+    flat = flat_convnet(network, data, device)
     shares = {"ts": holdout, "mts": settings.share}
     result = {"mask_ratio": mask_ratio, "start": settings.start, "methods": {}}
     for name, method in METHODS.items():

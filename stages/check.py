@@ -13,12 +13,11 @@ from stages.calibrate import CalibrateRow
 from stages.calibrators.settings import CalibrateSettings
 from stages.distill import DistillRow
 from stages.evaluate import EvaluateSettings
-from stages.report import listed_suites
 from stages.shared.convnet import NetworkSettings
 from stages.shared.device import pick_device
 from stages.shared.errors import UserError, run_stage
 from stages.shared.files import write_text
-from stages.shared.settings import Ratio, Section, known, parse, read_yaml
+from stages.shared.settings import Ratio, Section, known, listed_suites, parse, read_yaml
 from stages.shared.sources import ImageSettings, find_images
 from stages.train import TrainRow, TrainSettings
 

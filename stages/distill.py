@@ -4,7 +4,6 @@
 """
 
 import importlib
-import json
 import math
 import time
 from pathlib import Path
@@ -12,16 +11,15 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from safetensors import safe_open
 from safetensors.torch import load_file
 from tqdm import tqdm
 
 from stages.shared.checkpoint import scratch
-from stages.shared.convnet import ConvNet, NetworkSettings
+from stages.shared.convnet import NetworkSettings
 from stages.shared.device import pick_device
 from stages.shared.errors import UserError, run_stage
-from stages.shared.files import write_curve, write_tensors
-from stages.shared.flat import FlatNetwork
+from stages.shared.files import read_about, write_curve, write_tensors
+from stages.shared.flat import flat_convnet
 from stages.shared.images import load_split
 from stages.shared.method import Method, Problem, Variable
 from stages.shared.settings import Count, Ratio, Section, find, param, parse, pick
@@ -58,8 +56,7 @@ def distill(row: DistillRow, name: str, network: NetworkSettings, prepared: Path
     if row.ipc is not None and row.ipc > smallest:
         raise UserError(f"runs.{name}.ipc: {row.ipc} is above the smallest class of {row.dataset}; allowed: 1 to {smallest}")
     real = data._replace(images=data.images.to(device), labels=data.labels.to(device))
-    convnet = ConvNet(data.images.shape[1], data.images.shape[2], data.classes, network.width, network.depth).to(device)
-    problem = Problem(real, FlatNetwork(convnet), row.ipc, row.mdt, reads, seed)
+    problem = Problem(real, flat_convnet(network, data, device), row.ipc, row.mdt, reads, seed)
 
     about = {"backbone": row.backbone, "dataset": row.dataset, "ipc": row.ipc, "mdt": row.mdt, "distill": row.distill, "network": network.model_dump(), "seed": seed}  # fmt: skip
     inputs = [*prepared.glob("*.safetensors"), *(reads.glob("*.safetensors") if reads.is_dir() else [reads])]
@@ -137,8 +134,7 @@ def _load(path, method, velocity):
     for key, variable in method.variables.items():
         device = variable.value.device
         variable.value, velocity[key] = tensors[f"value.{key}"].to(device), tensors[f"velocity.{key}"].to(device)
-    with safe_open(path, "pt") as file:
-        state = json.loads(file.metadata()["about"])
+    state = read_about(path)
     return state["iteration"], state["skipped"], state["in_a_row"], tensors["curve"].tolist()
 
 

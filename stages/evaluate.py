@@ -25,9 +25,8 @@ class EvaluateSettings(Section):
     bins: Count
 
 
-def scores(logits: np.ndarray, labels: np.ndarray, temperature: float, bins: int) -> dict[str, float]:
-    """Every number of one network: shares in [0, 1], NLL in nats."""
-    log_p = log_softmax(logits / temperature)
+def scores(log_p: np.ndarray, labels: np.ndarray, temperature: float, bins: int) -> dict[str, float]:
+    """Every number of one network's `(N, K)` log-probabilities at a temperature: shares in [0, 1], NLL in nats."""
     p = np.exp(log_p)
     return {
         "accuracy": accuracy(p, labels),
@@ -49,7 +48,7 @@ def methods(logits: dict[str, np.ndarray], labels: np.ndarray, fitted: dict, bou
     plain = [False] * repeats
     found = {"raw": ("cross_entropy", [1.0] * repeats, plain)}
     for group in logits:
-        if group not in ("cross_entropy", "holdout", "labels"):
+        if group not in ("cross_entropy", "holdout"):
             found[group] = (group, [1.0] * repeats, plain)
     for name, fit in fitted["methods"].items():
         found[name] = (fit["networks"], *fit["early_stopped"].values())
@@ -67,8 +66,9 @@ def evaluate(bins: int, bounds: tuple[float, float], name: str, logits_file: Pat
     fitted = json.loads(temperatures.read_text())
     result = {}
     for method, (group, temperature, bound_hit) in methods(logits, labels, fitted, bounds).items():
-        each = [scores(z, labels, t, bins) for z, t in zip(logits[group], temperature)]
-        pooled = np.concatenate([np.exp(log_softmax(z / t)) for z, t in zip(logits[group], temperature)])
+        log_p = [log_softmax(z / t) for z, t in zip(logits[group], temperature)]
+        each = [scores(one, labels, t, bins) for one, t in zip(log_p, temperature)]
+        pooled = np.exp(np.concatenate(log_p))
         result[method] = {key: [one[key] for one in each] for key in each[0]} | {
             "bound_hit": bound_hit,
             "reliability": {key: value.tolist() for key, value in reliability(pooled, np.tile(labels, len(each)), bins).items()},

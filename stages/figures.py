@@ -1,10 +1,5 @@
 """The paper's figures. Each is a function of results that gives a matplotlib figure; it reads no files."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -30,7 +25,8 @@ def reliability_diagrams(methods: dict[str, dict], titles: dict[str, str]) -> Fi
         titles: the methods to show, with their names.
     """
     shown = [key for key in titles if key in methods]
-    figure, axes = plt.subplots(2, len(shown), figsize=(2.4 * len(shown), 3.4), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1])
+    figure = Figure(figsize=(2.4 * len(shown), 3.4))
+    axes = figure.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1])
     for (top, bottom), key in zip(axes.T, shown):
         table = {name: np.array(values) for name, values in methods[key]["reliability"].items()}
         width = 1 / len(table["count"])

@@ -13,10 +13,10 @@ import yaml
 from stages.figures import reliability_diagrams
 from stages.shared.errors import run_stage
 from stages.shared.files import replacing, write_text
-from stages.shared.settings import param, pick, read_yaml
+from stages.shared.settings import listed_suites, param, pick, read_yaml
 from stages.tables import METHODS, Row, Table, table1, table7
 
-__all__ = ["listed_rows", "listed_suites", "report"]
+__all__ = ["listed_rows", "report"]
 
 FIGURE1 = ("raw", "focal", "mixup", "label_smoothing", "ts", "mts")
 
@@ -63,13 +63,8 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def listed_suites() -> list[Path]:
-    """The suites that dvc.yaml lists under `vars`."""
-    return [Path(entry) for entry in read_yaml(Path("dvc.yaml")).get("vars", []) if isinstance(entry, str)]
-
-
 def listed_rows() -> dict[str, Row]:
-    """Their rows, in that order."""
+    """The rows of the suites that dvc.yaml lists, in that order."""
     return {name: pick(Row, values, f"{path}: runs.{name}") for path in listed_suites() for name, values in read_yaml(path)["runs"].items()}
 
 

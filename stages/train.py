@@ -13,12 +13,12 @@ from pydantic import Field
 from safetensors.torch import load_file
 
 from stages.shared.checkpoint import scratch
-from stages.shared.convnet import ConvNet, NetworkSettings
+from stages.shared.convnet import NetworkSettings
 from stages.shared.device import pick_device
 from stages.shared.engine import run_units
 from stages.shared.errors import UserError, run_stage
 from stages.shared.files import write_tensors
-from stages.shared.flat import FlatNetwork
+from stages.shared.flat import FlatNetwork, flat_convnet
 from stages.shared.images import load_set, load_split
 from stages.shared.sampling import held_out
 from stages.shared.settings import Count, Positive, Ratio, Section, find, param, parse, pick
@@ -68,7 +68,7 @@ def train_row(
     lr = step_size if row.lr == "learned" else row.lr
     test = load_split(prepared, "test")
     images, targets, test_images = data.images.to(device), F.one_hot(data.labels, data.classes).float().to(device), test.images.to(device)
-    flat = FlatNetwork(ConvNet(images.shape[1], images.shape[2], data.classes, network.width, network.depth).to(device))
+    flat = flat_convnet(network, data, device)
     schedule = Schedule(row.epochs, lr, settings.batch, settings.momentum, settings.weight_decay, drop=True)
 
     groups = list(settings.losses)
@@ -81,7 +81,7 @@ def train_row(
 
         def run(chunk: list[int]) -> None:
             for group in groups:
-                repeats = [repeat for unit_group, repeat in (units[i] for i in chunk) if unit_group == group]
+                repeats = [units[i][1] for i in chunk if units[i][0] == group and not files[units[i]].exists()]
                 if repeats:
                     _train_group(group, repeats)
 

@@ -16,7 +16,7 @@ __all__ = ["NETWORKS", "fitting_images"]
 NETWORKS = "cross_entropy"  # the group of networks that is calibrated
 
 
-def fitting_images(data: LabelledImages, share: float, mask_ratio: float, seed: int, repeat: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+def fitting_images(data: LabelledImages, share: float, mask_ratio: float, seed: int, repeat: int) -> tuple[torch.Tensor, torch.Tensor]:
     """A share of each class, at least one image, each element masked by its own draw: `(M, C, H, W)` and labels `(M,)`."""
     draw = generator(seed, "mts", repeat)
     rows = per_class(data.labels, data.classes, share_of(share), draw)

@@ -14,7 +14,7 @@ __all__ = ["NETWORKS", "fitting_images"]
 NETWORKS = "holdout"  # the group of networks that is calibrated
 
 
-def fitting_images(data: LabelledImages, share: float, mask_ratio: float, seed: int, repeat: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+def fitting_images(data: LabelledImages, share: float, mask_ratio: float, seed: int, repeat: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The held-out images `(M, C, H, W)` and labels `(M,)` of a repeat; `mask_ratio` is not used."""
     rows = held_out(data.labels, data.classes, share, seed, repeat)
-    return None if rows is None else (data.images[rows], data.labels[rows])
+    return data.images[rows], data.labels[rows]

@@ -5,6 +5,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin
 
 from stages.shared.method import Method, Problem
+from stages.shared.sampling import class_rows
 from stages.shared.settings import Section
 
 __all__ = ["Settings", "start"]
@@ -17,8 +18,7 @@ class Settings(Section):
 def start(problem: Problem, settings: Settings) -> Method:
     """`ipc` clusters a class, on the pixels as the network sees them (k-means++ starts, 10 of them)."""
     real, chosen = problem.real, []
-    for k in range(real.classes):
-        rows = torch.nonzero(real.labels == k).flatten()
+    for rows in class_rows(real.labels, real.classes):
         pixels = real.images[rows].flatten(1).cpu().numpy()
         centres = KMeans(problem.ipc, n_init=10, random_state=problem.seed).fit(pixels).cluster_centers_
         chosen.append(rows[torch.from_numpy(pairwise_distances_argmin(centres, pixels)).to(rows.device)])

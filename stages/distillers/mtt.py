@@ -11,13 +11,12 @@ from pydantic import Field
 from safetensors.torch import load_file
 
 from stages.shared.augment import augment, draw
-from stages.shared.engine import worth_compiling
 from stages.shared.errors import UserError
 from stages.shared.method import Method, Problem, Variable
 from stages.shared.randomness import generator
 from stages.shared.sampling import chunks_of
 from stages.shared.settings import Count, Positive, Section
-from stages.shared.unroll import InnerLoss, unrolled_gradient
+from stages.shared.unroll import inner_loss, unrolled_gradient
 
 __all__ = ["Settings", "matching_loss", "start"]
 
@@ -67,8 +66,7 @@ def start(problem: Problem, settings: Settings) -> Method:
     images = Variable(real.images[rows].clone(), settings.lr_img, settings.momentum)
     step_size = Variable(torch.tensor(settings.lr_teacher, device=device), settings.lr_lr, settings.momentum, positive=True)
     chunk = min(settings.batch_syn or len(labels), len(labels))
-    operations = 12 * network.operations(images.value[:1]) * chunk * settings.syn_steps * settings.iterations
-    inner = InnerLoss(network, worth_compiling(operations, device))
+    inner = inner_loss(network, images.value[:1], chunk * settings.syn_steps * settings.iterations)
 
     def steps(iteration: int) -> Iterator:
         draws = generator(problem.seed, "mtt", iteration)

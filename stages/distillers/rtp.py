@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from stages.shared.engine import worth_compiling
 from stages.shared.method import Method, Problem, Variable
 from stages.shared.randomness import generator
 from stages.shared.sampling import chunks_of
 from stages.shared.settings import Count, Positive, Section
-from stages.shared.unroll import InnerLoss, unrolled_gradient
+from stages.shared.unroll import inner_loss, unrolled_gradient
 
 __all__ = ["Settings", "start"]
 
@@ -62,8 +61,7 @@ def start(problem: Problem, settings: Settings) -> Method:
         return F.interpolate(small, size=(side, side), mode="bilinear", align_corners=False)
 
     chunk = min(settings.batch_syn or len(labels), len(labels))
-    operations = 12 * network.operations(real.images[:1]) * chunk * settings.syn_steps * settings.iterations
-    inner = InnerLoss(network, worth_compiling(operations, real.images.device))
+    inner = inner_loss(network, real.images[:1], chunk * settings.syn_steps * settings.iterations)
     rate = torch.tensor(settings.lr_net).to(real.images)
 
     def steps(iteration: int) -> Iterator:

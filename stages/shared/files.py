@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing", "write_curve", "write_json", "write_tensors", "write_text"]
+__all__ = ["read_about", "replacing", "write_curve", "write_json", "write_tensors", "write_text"]
 
 
 @contextmanager
@@ -44,3 +44,11 @@ def write_tensors(path: Path, tensors: dict, about: dict | None = None) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"about": json.dumps(about or {})})
+
+
+def read_about(path: Path) -> dict:
+    """The `about` that `write_tensors` put into a file."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["about"])

@@ -7,7 +7,10 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["FlatNetwork"]
+from stages.shared.convnet import ConvNet, NetworkSettings
+from stages.shared.images import LabelledImages
+
+__all__ = ["FlatNetwork", "flat_convnet"]
 
 
 class FlatNetwork:
@@ -54,3 +57,9 @@ class FlatNetwork:
             bound = 1 / math.sqrt(weight[0].numel())
             parts += [torch.empty(p.shape).uniform_(-bound, bound, generator=generator) for p in (weight, module.bias)]
         return torch.cat([p.flatten() for p in parts])
+
+
+def flat_convnet(settings: NetworkSettings, data: LabelledImages, device: torch.device) -> FlatNetwork:
+    """The ConvNet of a data set: channels, size and classes are the images'."""
+    _, channels, size, _ = data.images.shape
+    return FlatNetwork(ConvNet(channels, size, data.classes, settings.width, settings.depth).to(device))

@@ -13,6 +13,7 @@ from stages.shared.augment import augment, draw
 from stages.shared.flat import FlatNetwork
 from stages.shared.method import Method, Problem, Variable
 from stages.shared.randomness import generator
+from stages.shared.sampling import class_rows
 from stages.shared.settings import Count, Positive, Section
 from stages.shared.unroll import InnerLoss
 
@@ -53,8 +54,7 @@ def match(problem: Problem, settings: MatchingSettings, initial: torch.Tensor, l
     """
     real, network = problem.real, problem.network
     inner, images = InnerLoss(network), Variable(initial.clone(), settings.lr_img, settings.momentum)
-    real_rows = [torch.nonzero(real.labels == k).flatten() for k in range(real.classes)]
-    own_rows = [torch.nonzero(labels == k).flatten() for k in range(real.classes)]
+    real_rows, own_rows = class_rows(real.labels, real.classes), class_rows(labels, real.classes)
 
     def class_gradient(theta, k, leaf, draws, mask):
         """The distance of class k and its gradient for the class's images."""

@@ -6,7 +6,12 @@ import torch
 
 from stages.shared.randomness import generator
 
-__all__ = ["chunks_of", "held_out", "per_class", "share_of"]
+__all__ = ["chunks_of", "class_rows", "held_out", "per_class", "share_of"]
+
+
+def class_rows(labels: torch.Tensor, classes: int) -> list[torch.Tensor]:
+    """Positions of each class's images, from `(N,)` labels and on their device."""
+    return [torch.nonzero(labels == k).flatten() for k in range(classes)]
 
 
 def per_class(labels: torch.Tensor, classes: int, how_many: Callable[[int], int], draw: torch.Generator) -> torch.Tensor:
@@ -18,10 +23,7 @@ def per_class(labels: torch.Tensor, classes: int, how_many: Callable[[int], int]
     Returns:
         `(M,)` int64 on the labels' device.
     """
-    chosen = []
-    for k in range(classes):
-        rows = torch.nonzero(labels.cpu() == k).flatten()
-        chosen.append(rows[torch.randperm(len(rows), generator=draw)[: how_many(len(rows))]])
+    chosen = [rows[torch.randperm(len(rows), generator=draw)[: how_many(len(rows))]] for rows in class_rows(labels.cpu(), classes)]
     return torch.cat(chosen).to(labels.device)
 
 

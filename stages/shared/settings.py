@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.shared.errors import UserError
 
-__all__ = ["Count", "Positive", "Ratio", "Section", "find", "known", "param", "parse", "pick", "read_yaml"]
+__all__ = ["Count", "Positive", "Ratio", "Section", "find", "known", "listed_suites", "param", "parse", "pick", "read_yaml"]
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -45,6 +45,11 @@ def find(kind: str, name: str) -> tuple[dict, dict]:
         if name in (suite.get(kind) or {}):
             return suite[kind][name], suite
     raise UserError(f"{kind}: {name!r} is unknown; allowed: {', '.join(key for suite in suites for key in suite.get(kind) or {})}")
+
+
+def listed_suites() -> list[Path]:
+    """The suites that dvc.yaml lists under `vars`."""
+    return [Path(entry) for entry in read_yaml(Path("dvc.yaml")).get("vars", []) if isinstance(entry, str)]
 
 
 def pick(model: type[Section], values: dict, where: str) -> Section:

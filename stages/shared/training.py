@@ -1,19 +1,17 @@
 """The training loop of experts and of networks on distilled data: SGD on augmented batches, many networks at once."""
 
-import json
 import time
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from tqdm import tqdm
 
 from stages.shared.augment import augment, draw
 from stages.shared.engine import worth_compiling
-from stages.shared.files import write_tensors
+from stages.shared.files import read_about, write_tensors
 from stages.shared.flat import FlatNetwork
 from stages.shared.randomness import generator
 
@@ -59,7 +57,9 @@ def train(
         targets: class probabilities, `(N, K)` or `(S, N, K)`.
         checkpoint: a file to resume from and to save to every half minute.
     """
-    device, own_images, count = images.device, images.dim() == 5, images.shape[-4]
+    if images.dim() == 4:  # shared by all networks: views, not copies
+        images, targets = images.expand(len(keys), *images.shape), targets.expand(len(keys), *targets.shape)
+    device, count = images.device, images.shape[1]
     theta = torch.stack([network.initial(generator(*key, "initial")) for key in keys]).to(device)
     velocity, epoch = torch.zeros_like(theta), 0
     snapshots = [theta.clone()] if keep_snapshots else []
@@ -75,7 +75,7 @@ def train(
         right = logits.argmax(1) == targets.argmax(1)
         return loss.loss(logits, targets, loss_settings), right.float().sum()
 
-    operations = 3 * network.operations(images[0, :1] if own_images else images[:1]) * count * schedule.epochs
+    operations = 3 * network.operations(images[0, :1]) * count * schedule.epochs
     eager = _eager_gradients(objective) if len(keys) == 1 else _pure_gradients(objective, stacked=True)
     compiled = eager
     if worth_compiling(operations * len(keys), device):
@@ -90,7 +90,7 @@ def train(
         orders = [torch.randperm(count, generator=g).split(schedule.batch) for g in generators]
         for rows in zip(*orders):
             batch = [
-                loss.mix(augment((images[i] if own_images else images)[r], draw(g, len(r))), (targets[i] if own_images else targets)[r], g, loss_settings)
+                loss.mix(augment(images[i][r], draw(g, len(r))), targets[i][r], g, loss_settings)
                 for i, (r, g) in enumerate(zip(rows, generators))
             ]
             x, t = torch.stack([b[0] for b in batch]), torch.stack([b[1] for b in batch])
@@ -146,6 +146,4 @@ def _save(path, epoch, theta, velocity, snapshots, curves):
 
 def _load(path, device):
     state = {name: value.to(device) for name, value in load_file(path).items()}
-    with safe_open(path, "pt") as file:
-        epoch = json.loads(file.metadata()["about"])["epoch"]
-    return epoch, state["theta"], state["velocity"], list(state.get("snapshots", [])), state["curves"]
+    return read_about(path)["epoch"], state["theta"], state["velocity"], list(state.get("snapshots", [])), state["curves"]

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from stages.shared.engine import worth_compiling
 from stages.shared.flat import FlatNetwork
 
-__all__ = ["InnerLoss", "Unrolled", "unrolled_gradient"]
+__all__ = ["InnerLoss", "Unrolled", "inner_loss", "unrolled_gradient"]
 
 Batch = Callable[[int], tuple[torch.Tensor, torch.Tensor]]  # step -> images (N, C, H, W), labels (N,)
 
@@ -57,6 +58,14 @@ class InnerLoss:
             return torch.func.grad(self.loss, argnums=(0, 1))(theta, images, labels)
 
         return torch.func.jvp(gradients, (theta,), (v,))[1]
+
+
+def inner_loss(network: FlatNetwork, image: torch.Tensor, images: int) -> InnerLoss:
+    """The engine for a run that unrolls `images` images in all, e.g. `image` of `(1, C, H, W)`: compiled where that pays.
+
+    A step's gradient and product take about twelve forward passes' operations.
+    """
+    return InnerLoss(network, worth_compiling(12 * network.operations(image) * images, image.device))
 
 
 class Unrolled(NamedTuple):
