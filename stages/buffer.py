@@ -22,7 +22,7 @@ from stages.shared.errors import run_stage
 from stages.shared.files import write_curve, write_tensors
 from stages.shared.flat import flat_convnet
 from stages.shared.images import load_split
-from stages.shared.settings import Count, Positive, Section, find, param, parse
+from stages.shared.settings import Count, Positive, Section, find, param, parse, pick
 from stages.shared.training import Schedule, train
 
 __all__ = ["BufferSettings", "buffer"]
@@ -72,7 +72,7 @@ def buffer(
 
 def main(name: str) -> None:
     values, suite = find("buffers", name)
-    settings = parse(BufferSettings, values, f"buffers.{name}")
+    settings = pick(BufferSettings, values, f"buffers.{name}")
     network = parse(NetworkSettings, suite["datasets"][settings.dataset]["network"], f"datasets.{settings.dataset}.network")
     prepared, folder = Path("data/prepare") / settings.dataset, Path("data/buffer") / name
     buffer(settings, network, prepared, folder, param("seed"), pick_device(param("device")))

@@ -38,19 +38,28 @@ class Params(Section):
 class Dataset(Section):
     """`datasets.<name>` of a suite."""
 
+    suite: str
     images: ImageSettings
     network: NetworkSettings
+
+
+class Buffer(BufferSettings):
+    """`buffers.<name>` of a suite."""
+
+    suite: str
 
 
 class Row(DistillRow, TrainRow, CalibrateRow):
     """`runs.<name>` of a suite: one distilled set and what is trained on it, a row of the tables."""
 
+    suite: str
+
 
 class Suite(Section):
-    """suites/<dataset>.yaml."""
+    """suites/<suite>.yaml. Every entry names the suite that it stands in, for dvc.yaml to find it by."""
 
     datasets: dict[str, Dataset]
-    buffers: dict[str, BufferSettings]
+    buffers: dict[str, Buffer]
     runs: dict[str, Row]
 
 
@@ -72,12 +81,12 @@ def check(listed: list[Path]) -> None:
     owner = {}
     for path in sorted(Path("suites").glob("*.yaml")):
         suite = parse(Suite, read_yaml(path), str(path))
-        for name in (*suite.buffers, *suite.runs):
-            if name in owner:
-                raise UserError(f"{path}: {name} is in {owner[name]} too; names are unique over all suites")
-            owner[name] = path
-        if set(suite.datasets) != {path.stem}:
-            raise UserError(f"{path}: datasets: {', '.join(suite.datasets)}; allowed: one, with the file's name: {path.stem}")
+        for kind in ("datasets", "buffers", "runs"):
+            for name, entry in getattr(suite, kind).items():
+                if (kind, name) in owner:
+                    raise UserError(f"{path}: {kind}.{name} is in {owner[kind, name]} too; names are unique over all suites")
+                owner[kind, name] = path
+                known(f"{path}: {kind}.{name}.suite", entry.suite, [path.stem])
         check_suite(suite, path)
         if path in listed:
             check_images(suite, path)
@@ -107,10 +116,10 @@ def check_suite(suite: Suite, path: Path) -> None:
 
 def check_images(suite: Suite, path: Path) -> None:
     """That the images are there, and enough of them."""
-    smallest = min(find_images(suite.datasets[path.stem].images, f"{path}: datasets.{path.stem}.images").counts)
+    smallest = {name: min(find_images(dataset.images, f"{path}: datasets.{name}.images").counts) for name, dataset in suite.datasets.items()}
     for name, row in suite.runs.items():
-        if row.ipc is not None and row.ipc > smallest:
-            raise UserError(f"{path}: runs.{name}.ipc: {row.ipc} is above the smallest class of {row.dataset}; allowed: 1 to {smallest}")
+        if row.ipc is not None and row.ipc > smallest[row.dataset]:
+            raise UserError(f"{path}: runs.{name}.ipc: {row.ipc} is above the smallest class of {row.dataset}; allowed: 1 to {smallest[row.dataset]}")
 
 
 def names_in(folder: str) -> list[str]:

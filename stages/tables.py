@@ -26,6 +26,7 @@ METHODS = {
 class Row(Section):
     """The keys of `runs.<row>` by which a table knows it."""
 
+    suite: str
     dataset: str
     backbone: str
     ipc: Count | None
@@ -110,7 +111,7 @@ def _pair(values) -> str:
 def _paper_ece(row: Row, paper: dict) -> dict:
     """The paper's [mean, std] by method for this data set, backbone and IPC; empty where it has none."""
     for entry in paper["ece"]["rows"]:
-        if (entry["dataset"], entry["backbone"], entry["ipc"]) == (row.dataset, row.backbone, row.ipc) and row.mdt == 0:
+        if (entry["dataset"], entry["backbone"], entry["ipc"]) == (row.suite, row.backbone, row.ipc) and row.mdt == 0:
             return dict(zip(paper["ece"]["columns"], entry["ece"]))
     return {}
 

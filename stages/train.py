@@ -34,6 +34,7 @@ class TrainRow(Section):
 
     epochs: Count
     lr: Positive | Literal["learned"]  # learned: the step size that the distillation found
+    augment: bool  # DSA augmentation
 
 
 class TrainSettings(Section):
@@ -69,7 +70,7 @@ def train_row(
     test = load_split(prepared, "test")
     images, targets, test_images = data.images.to(device), F.one_hot(data.labels, data.classes).float().to(device), test.images.to(device)
     flat = flat_convnet(network, data, device)
-    schedule = Schedule(row.epochs, lr, settings.batch, settings.momentum, settings.weight_decay, drop=True)
+    schedule = Schedule(row.epochs, lr, settings.batch, settings.momentum, settings.weight_decay, row.augment, drop=True)
 
     groups = list(settings.losses)
     if held_out(data.labels, data.classes, settings.holdout, seed, 0) is not None:

@@ -5,11 +5,14 @@ https://arxiv.org/abs/2006.05929; https://github.com/VICO-UoE/DatasetCondensatio
 """
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Literal
 
 import torch
 from pydantic import Field
 
-from stages.shared.augment import augment, draw
+from stages.shared.augment import Draw, augment, draw
+from stages.shared.engine import how_many_together, worth_compiling
 from stages.shared.flat import FlatNetwork
 from stages.shared.method import Method, Problem, Variable
 from stages.shared.randomness import generator
@@ -33,6 +36,7 @@ class MatchingSettings(Section):
     lr_net: Positive = 0.01
     batch_real: Count = 256  # real images a class
     batch_train: Count = 256
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the products in the real images' gradients
 
 
 def matching_distance(network: FlatNetwork, ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
@@ -46,47 +50,64 @@ def matching_distance(network: FlatNetwork, ours: torch.Tensor, theirs: torch.Te
 
 
 def match(problem: Problem, settings: MatchingSettings, initial: torch.Tensor, labels: torch.Tensor, siamese: bool) -> Method:
-    """Learn `(N, C, H, W)` images from `initial`, a class at a time, so that memory does not grow with the classes.
+    """Learn `(N, C, H, W)` images from `initial`, a group of classes at a time: memory does not grow with the classes.
 
     Args:
-        labels: `(N,)`, of the images.
+        labels: `(N,)`, of the images, equally many of each class.
         siamese: augment the real and the synthetic batch of a class by one and the same draw, and the inner epochs too.
     """
-    real, network = problem.real, problem.network
-    inner, images = InnerLoss(network), Variable(initial.clone(), settings.lr_img, settings.momentum)
-    real_rows, own_rows = class_rows(real.labels, real.classes), class_rows(labels, real.classes)
+    real, network, device = problem.real, problem.network, initial.device
+    images = Variable(initial.clone(), settings.lr_img, settings.momentum)
+    real_rows, own_rows = class_rows(real.labels, real.classes), torch.stack(class_rows(labels, real.classes))
+    forward = network.operations(real.images[:1])
+    real_operations = 3 * forward * settings.batch_real  # of one class
+    compiled = worth_compiling(real_operations * real.classes * settings.outer_loops * settings.iterations, device)
+    inner, of_real = InnerLoss(network), InnerLoss(network, compiled, settings.precision)
+    together = how_many_together(real_operations if device.type == "cuda" else 12 * forward * problem.ipc, device)
 
-    def class_gradient(theta, k, leaf, draws, mask):
-        """The distance of class k and its gradient for the class's images."""
-        rows = real_rows[k][torch.randperm(len(real_rows[k]), generator=draws)[: settings.batch_real]]
-        theirs, ours = real.images[rows], mask(leaf)
-        if siamese:
-            drawn = draw(draws, 1)
-            theirs, ours = augment(theirs, drawn), augment(ours, drawn)
-        target = inner.gradient(theta, theirs, real.labels[rows])
-        weights = theta.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(inner.loss(weights, ours, labels[own_rows[k]]), weights, create_graph=True)
-        distance = matching_distance(network, gradient, target)
-        return distance.detach(), torch.autograd.grad(distance, leaf)[0]
+    def distances(theta, leaf, group, iteration, outer):
+        """Sum over a group of classes; `leaf` are their images, `(classes, ipc, C, H, W)`."""
+        mask, ours, theirs, their_labels = problem.mask(iteration), [], [], []
+        for k, x in zip(group.tolist(), leaf):
+            draws = generator(problem.seed, "matching", iteration, outer, k)
+            rows = real_rows[k][torch.randperm(len(real_rows[k]), generator=draws)[: settings.batch_real]]
+            drawn = draw(draws, 1) if siamese else None
+            ours.append(view(mask(x, outer * real.classes + k), drawn))
+            theirs.append(view(real.images[rows], drawn))
+            their_labels.append(real.labels[rows])
+        targets = class_gradients(of_real, theta, theirs, their_labels)
+        own_gradients = torch.func.vmap(torch.func.grad(inner.loss), (None, 0, 0))(theta, torch.stack(ours), labels[own_rows[group]])
+        return torch.func.vmap(partial(matching_distance, network))(own_gradients, targets).sum()
 
     def train_network(theta, draws):
         for _ in range(settings.inner_loops):
             for rows in torch.randperm(len(labels), generator=draws).split(settings.batch_train):
-                batch = augment(images.value[rows], draw(draws, len(rows))) if siamese else images.value[rows]
-                theta = theta - settings.lr_net * inner.gradient(theta, batch, labels[rows])
+                theta = theta - settings.lr_net * inner.gradient(theta, view(images.value[rows], draw(draws, len(rows)) if siamese else None), labels[rows])
         return theta
 
     def steps(iteration: int) -> Iterator:
-        draws, mask = generator(problem.seed, "matching", iteration), problem.mask(iteration)
+        draws = generator(problem.seed, "matching", iteration)
         theta = network.initial(draws).to(images.value)
         for outer in range(settings.outer_loops):
             if outer:
                 theta = train_network(theta, draws)
             loss, gradient = theta.new_zeros(()), torch.zeros_like(images.value)
-            for k, rows in enumerate(own_rows):
-                leaf = images.value[rows].detach().requires_grad_()
-                distance, gradient[rows] = class_gradient(theta, k, leaf, draws, lambda x: mask(x, outer * real.classes + k))
-                loss = loss + distance
+            for group in torch.arange(real.classes).split(together):
+                leaf = images.value[own_rows[group]].detach().requires_grad_()
+                distance = distances(theta, leaf, group, iteration, outer)
+                (gradient[own_rows[group]],) = torch.autograd.grad(distance, leaf)
+                loss = loss + distance.detach()
             yield loss, {"images": gradient}
 
     return Method(lambda: images.value, labels, settings.iterations, {"images": images}, steps)
+
+
+def view(images: torch.Tensor, drawn: Draw | None) -> torch.Tensor:
+    return images if drawn is None else augment(images, drawn)
+
+
+def class_gradients(loss: InnerLoss, theta: torch.Tensor, images: list[torch.Tensor], labels: list[torch.Tensor]) -> torch.Tensor:
+    """`(classes, P)` gradients of each class's batch: stacked on a GPU; one by one on a CPU, where that is faster."""
+    if theta.is_cuda and len({len(x) for x in images}) == 1:
+        return torch.func.vmap(torch.func.grad(loss.loss), (None, 0, 0))(theta, torch.stack(images), torch.stack(labels))
+    return torch.stack([loss.gradient(theta, x, y) for x, y in zip(images, labels)])

@@ -1,4 +1,4 @@
-"""The training loop of experts and of networks on distilled data: SGD on augmented batches, many networks at once."""
+"""The training loop of experts and of networks on distilled data: SGD on (augmented) batches, many networks at once."""
 
 import time
 from pathlib import Path
@@ -26,6 +26,7 @@ class Schedule(NamedTuple):
     batch: int
     momentum: float = 0.0
     weight_decay: float = 0.0
+    augment: bool = True  # DSA augmentation of every batch
     drop: bool = False  # lr x 0.1 and a fresh optimiser after epoch `epochs // 2 + 1`
     precision: str = "float32"  # of the products; weights stay float32
 
@@ -90,7 +91,7 @@ def train(
         orders = [torch.randperm(count, generator=g).split(schedule.batch) for g in generators]
         for rows in zip(*orders):
             batch = [
-                loss.mix(augment(images[i][r], draw(g, len(r))), targets[i][r], g, loss_settings)
+                loss.mix(augment(images[i][r], draw(g, len(r))) if schedule.augment else images[i][r], targets[i][r], g, loss_settings)
                 for i, (r, g) in enumerate(zip(rows, generators))
             ]
             x, t = torch.stack([b[0] for b in batch]), torch.stack([b[1] for b in batch])

@@ -29,16 +29,21 @@ class InnerLoss:
 
     The eager product differentiates the gradient backward, which is the faster way there; the compiled one differentiates
     it forward (the Hessian is symmetric), which `torch.compile` can trace. Same numbers to float tolerance.
+
+    Args:
+        precision: of the network's products, "float32" or "bfloat16"; weights, gradients and the loss stay float32.
     """
 
-    def __init__(self, network: FlatNetwork, compiled: bool = False):
-        self.network = network
+    def __init__(self, network: FlatNetwork, compiled: bool = False, precision: str = "float32"):
+        self.network, self.precision = network, precision
         if compiled:
             self.gradient = torch.compile(torch.func.grad(self.loss))
             self.products = torch.compile(self._forward_over_reverse)
 
     def loss(self, theta, images, labels):
-        return F.cross_entropy(self.network(theta, images), labels)
+        with torch.autocast(theta.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            logits = self.network(theta, images)
+        return F.cross_entropy(logits.to(theta.dtype), labels)
 
     def gradient(self, theta: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """dL/dtheta, `(P,)`."""
