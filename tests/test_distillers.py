@@ -7,21 +7,24 @@ import torch
 
 from stages.distill import learn
 from stages.distillers import dc, dsa, full, kmeans, random, rtp
+from stages.shared import gradient_matching
 from stages.shared.convnet import ConvNet
+from stages.shared.errors import UserError
 from stages.shared.flat import FlatNetwork
 from stages.shared.gradient_matching import MatchingSettings, matching_distance
 from stages.shared.images import LabelledImages
 from stages.shared.method import Problem
 from stages.shared.randomness import generator
+from stages.shared.unroll import InnerLoss
 
 CLASSES = 5
 LOOPS = {"iterations": 2, "outer_loops": 2, "inner_loops": 1, "batch_real": 6}
-RTP = {"iterations": 2, "syn_steps": 3, "batch_syn": 4, "batch_real": 8, "lr_net": 0.1, "clip": 1e9}
+RTP = {"iterations": 2, "syn_steps": 3, "batch_syn": 1, "batch_real": 4, "lr_net": 0.1, "clip": 1e9}
 BACKBONES = {
     "dc": (dc, LOOPS),
     "dsa": (dsa, LOOPS),
     "rtp": (rtp, RTP),
-    "rtp with memory addressing": (rtp, RTP | {"n_basis": 3, "l2": 0}),
+    "rtp with memory addressing": (rtp, RTP | {"n_basis": 20, "l2": 0}),
 }
 
 
@@ -54,15 +57,67 @@ def test_the_gradient_equals_finite_differences(name, mdt, device):
         assert float((gradient * direction).sum()) == pytest.approx(float(difference), rel=1e-5), key
 
 
+@pytest.mark.parametrize("backbone", [dc, dsa])
+@pytest.mark.parametrize("mdt", [0, 0.1])
+def test_classes_matched_together_or_one_by_one_are_the_same(backbone, mdt, device, monkeypatch):
+    found = []
+    for together in (1, 2, CLASSES):
+        monkeypatch.setattr(gradient_matching, "how_many_together", lambda *_: together)
+        loss, gradients = next(backbone.start(problem(device, mdt=mdt), backbone.Settings(**LOOPS)).steps(1))
+        found.append((loss, gradients["images"]))
+    for loss, gradient in found[1:]:
+        assert torch.allclose(loss, found[0][0], rtol=1e-10) and torch.allclose(gradient, found[0][1], rtol=1e-8)
+
+
+def test_stacked_class_gradients_are_the_same(device):
+    here = problem(device)
+    loss, theta = InnerLoss(here.network), here.network.initial(generator(0)).double().to(device)
+    images, labels = list(here.real.images.split(8)), list(here.real.labels.split(8))
+    one_by_one, stacked = (gradient_matching.class_gradients(loss, theta, images, labels, stacked) for stacked in (False, True))
+    assert one_by_one.shape == (5, here.network.size) and torch.allclose(stacked, one_by_one, rtol=1e-8, atol=1e-12)
+    uneven = gradient_matching.class_gradients(loss, theta, [images[0], images[1][:3]], [labels[0], labels[1][:3]], True)
+    assert torch.allclose(uneven[0], one_by_one[0])
+
+
+def test_bfloat16_products_bend_the_real_gradient_a_little(device):
+    here = problem(device)
+    theta, images = here.network.initial(generator(0)).to(device), here.real.images.float()
+    network = FlatNetwork(here.network.module.float())
+    exact, rounded = (InnerLoss(network, precision=p).gradient(theta, images, here.real.labels) for p in ("float32", "bfloat16"))
+    assert rounded.dtype == torch.float32 and 1e-5 < float((rounded - exact).norm() / exact.norm()) < 0.05
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("bad", ["images that are not numbers", "a learning rate that explodes"])
+def test_a_bad_run_ends_in_a_reason_and_not_in_a_bad_set(name, bad, device):
+    backbone, settings = BACKBONES[name]
+    here = problem(device)
+    if bad == "images that are not numbers":
+        here.real.images.fill_(torch.nan)
+    changes = {"iterations": 40, "lr_img": 1e300 if bad == "a learning rate that explodes" else 0.1}
+    method = backbone.start(here, backbone.Settings(**settings | changes))
+    with pytest.raises(UserError, match="10 times in a row. Lower the learning rates"):
+        learn(method, None, name)
+
+
 @pytest.mark.parametrize("name", BACKBONES)
 def test_learning_lowers_the_loss(name, device):
     backbone, settings = BACKBONES[name]
     more = {"batch_real": 40, "batch_syn": None, "syn_steps": 8, "lr_img": 5.0} if backbone is rtp else {"lr_img": 0.5}
     method = backbone.start(problem(device, mdt=0), backbone.Settings(**settings | {"iterations": 40} | more))
-    assert method.labels.bincount().tolist() == [2] * CLASSES and method.images().shape == (10, 2, 8, 8)
+    count = 6 if "memory" in name else 2
+    assert method.labels.bincount().tolist() == [count] * CLASSES and method.images().shape == (5 * count, 2, 8, 8)
     curve, skipped = learn(method, None, name)
     assert skipped == 0 and method.images().isfinite().all()
     assert sum(curve["loss"][-8:]) < sum(curve["loss"][:8])
+
+
+def test_memory_addressing_stores_no_more_than_plain_images(device):
+    values = [variable.value for variable in rtp.start(problem(device), rtp.Settings(**RTP | {"n_basis": 20})).variables.values()]
+    plain, another_image_a_class = 2 * CLASSES * 2 * 8 * 8, CLASSES * 20
+    assert plain - another_image_a_class < sum(value.numel() for value in values) <= plain
+    with pytest.raises(UserError, match="n_basis: 40 basis images .* take more room than 2 images a class"):
+        rtp.start(problem(device), rtp.Settings(**RTP | {"n_basis": 40}))
 
 
 def test_images_are_updated_once_an_outer_loop(device):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 
 from stages import buffer as buffer_stage
@@ -15,6 +16,7 @@ from stages.calibrators.settings import CalibrateSettings
 from stages.check import Row
 from stages.distill import distill
 from stages.evaluate import evaluate
+from stages.pictures import as_pictures, grid
 from stages.prepare import prepare
 from stages.report import report
 from stages.shared.convnet import NetworkSettings
@@ -44,7 +46,7 @@ CPU = torch.device("cpu")
 
 
 def row(**changes) -> Row:
-    values = {"dataset": "shapes", "backbone": "mtt", "ipc": 2, "reads": "buffer/shapes", "mdt": 0, "distill": MTT, "epochs": 6, "lr": "learned", "mask_ratio": 0.3}
+    values = {"suite": "shapes", "dataset": "shapes", "backbone": "mtt", "ipc": 2, "reads": "buffer/shapes", "mdt": 0, "distill": MTT, "epochs": 6, "lr": "learned", "augment": True, "mask_ratio": 0.3}
     return Row.model_validate(values | changes)
 
 
@@ -187,6 +189,20 @@ def test_zca_decorrelates_and_its_inverse_restores(shapes):
 
     zca = ZCAWhitening(eps=0.1, compute_inv=True).fit(raw)
     assert torch.allclose(split.images, zca(raw), atol=1e-4)
+
+
+def test_pictures_show_the_images_as_they_were(shapes):
+    pictures = as_pictures(load_split(shapes / "prepare", "train").images.numpy(), load_arrays(shapes / "prepare" / "transform.safetensors"))
+    raw = load_arrays(shapes / "prepare" / "train.safetensors")["images"] / 255
+    assert np.allclose(pictures, raw.transpose(0, 2, 3, 1), atol=1e-4)
+
+
+def test_a_grid_has_a_line_for_each_class():
+    pictures, labels = np.arange(6).repeat(4).reshape(6, 2, 2, 1) / 10, np.array([0, 1, 2, 0, 1, 2])
+    image = grid(pictures, labels)
+    assert image.shape == (3 * 3 + 1, 2 * 3 + 1, 1)
+    assert [[image[3 * y + 1, 3 * x + 1, 0] for x in range(2)] for y in range(3)] == [[0.0, 0.3], [0.1, 0.4], [0.2, 0.5]]
+    assert grid(np.zeros((200, 2, 2, 1)), np.arange(200)).shape == (10 * 3 + 1, 20 * 3 + 1, 1)
 
 
 def test_without_whitening_images_have_mean_zero_and_deviation_one(shapes, tmp_path):

@@ -2,16 +2,19 @@
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parent.parent
-STAGES = ["prepare", "buffer", "distill", "train", "calibrate", "evaluate", "report"]
+STAGES = ["prepare", "buffer", "distill", "train", "calibrate", "evaluate", "pictures", "report"]
 # Modules that a stage finds by name; where dvc.yaml has a template, that of the row is a dependency.
 BY_NAME = {"distill": "stages/distillers", "train": "stages/losses"}
 TEMPLATE = {"distill": "stages/distillers/${item.backbone}.py"}
@@ -52,7 +55,7 @@ def test_deps_are_the_imports(stage):
     assert deps == needed
 
 
-@pytest.mark.parametrize("stage", ["evaluate", "report"])
+@pytest.mark.parametrize("stage", ["evaluate", "pictures", "report"])
 def test_stages_that_need_no_torch_do_not_import_it(stage):
     code = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
@@ -96,6 +99,24 @@ def test_committed_results_belong_to_the_committed_code():
 def test_the_readme_shows_the_committed_table():
     lines = [line for line in (ROOT / "reports/table1.md").read_text().splitlines() if line.startswith("|")]
     assert len(lines) > 4 and "\n".join(lines) in (ROOT / "README.md").read_text()
+
+
+def test_the_readmes_backbone_is_one_file_and_one_row(tmp_path):
+    """Paste both blocks of "Add a backbone" into a copy of the project, and let DVC build the new row's set."""
+    blocks = re.findall(r"\n\n((?:    .*\n|\n)+)", (ROOT / "README.md").read_text().split("## Add a backbone")[1].split("\n## ")[0])
+    code, row = (textwrap.dedent(block) for block in blocks)
+    (tmp_path / "data").mkdir()
+    for name in ("stages", "suites", "data/nothing", "params.yaml", "dvc.yaml"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    (tmp_path / "stages/distillers/means.py").write_text(code)
+    with (tmp_path / "suites/digits.yaml").open("a") as suite:  # which ends in its runs
+        suite.write("\n" + textwrap.indent(row, "  "))
+    for command in ("init --no-scm -q", "repro -q distill@digits-means-ipc1"):
+        run = subprocess.run([sys.executable, "-m", "dvc", *command.split()], cwd=tmp_path, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+    made = load_file(tmp_path / "data/distill/digits-means-ipc1/set.safetensors")
+    losses = [float(line.split(",")[1]) for line in (tmp_path / "data/distill/digits-means-ipc1/curve.csv").read_text().split()[1:]]
+    assert made["images"].shape == (10, 1, 8, 8) and len(losses) == 100 and sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
 
 def test_the_readme_has_the_two_commands():

@@ -1,6 +1,7 @@
 """Mistakes of the user end in a line or two that name the key, the value and what is allowed."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from conftest import outside
 from stages import check
 from stages.report import listed_rows
 from stages.shared.device import pick_device
@@ -76,6 +78,10 @@ SUITE, RUN = "suites/digits.yaml", f"runs/{ROW}"
         (SUITE, f"{RUN}/ipc", 0, ["suites/digits.yaml", f"{ROW}.ipc", "0", "greater than or equal to 1"]),
         (SUITE, f"{RUN}/ipc", 1000, [f"{ROW}.ipc", "1000", "allowed: 1 to 87"]),
         (SUITE, f"{RUN}/ipc", None, [f"{ROW}.ipc", "None", "a number >= 1"]),
+        (SUITE, f"{RUN}/suite", "cifar10", [f"{ROW}.suite", "'cifar10'", "allowed: digits"]),
+        (SUITE, "buffers/digits/suite", "digit", ["buffers.digits.suite", "'digit'", "allowed: digits"]),
+        (SUITE, "datasets/digits/suite", "digit", ["datasets.digits.suite", "'digit'", "allowed: digits"]),
+        (SUITE, f"{RUN}/augment", "yes", [f"{ROW}.augment", "'yes'", "valid boolean"]),
         (SUITE, f"{RUN}/dataset", "digit", [f"{ROW}.dataset", "'digit'", "allowed: digits"]),
         (SUITE, f"{RUN}/backbone", "mttt", [f"{ROW}.backbone", "'mttt'", "dc, dsa, full, kmeans, mtt, random, rtp"]),
         (SUITE, f"{RUN}/reads", "buffer/digit", [f"{ROW}.reads", "'buffer/digit'", "buffer/digits"]),
@@ -127,10 +133,10 @@ def test_stages_print_the_mistake_and_no_traceback(project):
 
 
 def test_only_listed_suites_are_shown(project):
-    assert {row.dataset for row in listed_rows().values()} == {"digits"}
+    assert {row.suite for row in listed_rows().values()} == {"digits"}
     text = Path("dvc.yaml").read_text()
     Path("dvc.yaml").write_text(text.replace("# - suites/cifar10.yaml", "- suites/cifar10.yaml"))
-    assert {row.dataset for row in listed_rows().values()} == {"digits", "cifar10"}
+    assert {row.suite for row in listed_rows().values()} == {"digits", "cifar10"}
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", ""])
@@ -138,6 +144,49 @@ def test_unknown_devices(name, monkeypatch):
     monkeypatch.delenv("DEVICE", raising=False)
     with pytest.raises(UserError, match="allowed: auto, cpu"):
         pick_device(name)
+
+
+# The suites against the paper and the public settings
+
+SUITES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "suites").glob("*.yaml"))}
+
+
+def test_every_row_of_the_papers_tables_has_a_row():
+    """But for the quick rows of a CPU, a (suite, backbone, IPC) without masking is one row."""
+    rows = {(r["suite"], r["backbone"], r["ipc"]): r for s in SUITES.values() for name, r in s["runs"].items() if r["mdt"] == 0 and not name.endswith("-cpu")}
+    for entry in yaml.safe_load((ROOT / "stages/paper.yaml").read_text())["ece"]["rows"]:
+        assert (entry["dataset"], entry["backbone"], entry["ipc"]) in rows
+    for suite, ipcs in {"cifar10": (10, 50), "cifar100": (50,), "tinyimagenet": (10,), "imagenette": (10,)}.items():  # Tables 2 and 3
+        for ipc in ipcs:
+            plain, mdt, mdtds = (SUITES[suite]["runs"][f"{suite}-mtt-ipc{ipc}{ending}"] for ending in ("", "-mdt", "-mdtds"))
+            assert mdt == plain | {"mdt": 0.1} and mdtds == plain | {"mdt": [0, 0.1]}
+
+
+def test_mtts_rows_have_the_public_settings():
+    """The table of settings.md, which was put together from the public code, row by row."""
+    text = (outside("PAPER_DIR", "paper") / "settings.md").read_text()
+    names = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "Tiny": "tinyimagenet", "ImageNette": "imagenette"}
+    found = 0
+    for name, ipc, *cells in re.findall(r"^\| ([\w-]+), (\d+) \|" + r" ([^|]+?) \|" * 8 + "$", text, re.MULTILINE):
+        suite = SUITES[names[name]]
+        row = suite["runs"][f"{names[name]}-mtt-ipc{ipc}"]
+        *numbers, batch, zca = [cell.split()[0] for cell in cells]
+        ours = [row["distill"][key] for key in ("syn_steps", "expert_epochs", "max_start_epoch", "lr_img", "lr_lr", "lr_teacher")]
+        assert [float(number) for number in numbers] == [float(number) for number in ours], (name, ipc)
+        assert row["distill"]["batch_syn"] == (None if batch == "all" else int(batch)) and row["distill"]["iterations"] == 5000
+        assert suite["datasets"][row["dataset"]]["images"]["whitening"] == ("zca" if zca == "yes" else "none")
+        assert suite["buffers"][row["reads"].removeprefix("buffer/")]["experts"] == 100 and row["lr"] == "learned" and row["epochs"] == 1000
+        found += 1
+    assert found == 11
+
+
+@pytest.mark.parametrize("ipc, loops", [(1, (1, 1)), (10, (10, 50)), (50, (50, 10))])
+def test_dc_and_dsa_have_the_published_loops(ipc, loops):
+    for backbone, epochs, augment in (("dc", 300, False), ("dsa", 1000, True)):
+        row = SUITES["cifar10"]["runs"][f"cifar10-{backbone}-ipc{ipc}"]
+        assert row["distill"] == {"iterations": 1000, "outer_loops": loops[0], "inner_loops": loops[1]}
+        assert (row["epochs"], row["augment"], row["lr"], row["mask_ratio"]) == (epochs, augment, 0.01, 0.8)
+        assert SUITES["cifar10"]["datasets"][row["dataset"]]["images"]["whitening"] == "none"
 
 
 # Folders of pictures

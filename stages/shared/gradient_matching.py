@@ -75,7 +75,7 @@ def match(problem: Problem, settings: MatchingSettings, initial: torch.Tensor, l
             ours.append(view(mask(x, outer * real.classes + k), drawn))
             theirs.append(view(real.images[rows], drawn))
             their_labels.append(real.labels[rows])
-        targets = class_gradients(of_real, theta, theirs, their_labels)
+        targets = class_gradients(of_real, theta, theirs, their_labels, stacked=device.type == "cuda")
         own_gradients = torch.func.vmap(torch.func.grad(inner.loss), (None, 0, 0))(theta, torch.stack(ours), labels[own_rows[group]])
         return torch.func.vmap(partial(matching_distance, network))(own_gradients, targets).sum()
 
@@ -103,11 +103,12 @@ def match(problem: Problem, settings: MatchingSettings, initial: torch.Tensor, l
 
 
 def view(images: torch.Tensor, drawn: Draw | None) -> torch.Tensor:
+    """The images under one draw of the augmentation, or as they are."""
     return images if drawn is None else augment(images, drawn)
 
 
-def class_gradients(loss: InnerLoss, theta: torch.Tensor, images: list[torch.Tensor], labels: list[torch.Tensor]) -> torch.Tensor:
-    """`(classes, P)` gradients of each class's batch: stacked on a GPU; one by one on a CPU, where that is faster."""
-    if theta.is_cuda and len({len(x) for x in images}) == 1:
+def class_gradients(loss: InnerLoss, theta: torch.Tensor, images: list[torch.Tensor], labels: list[torch.Tensor], stacked: bool) -> torch.Tensor:
+    """`(classes, P)` gradients of each class's batch: one by one, which a CPU is faster at, or stacked where they are of one size."""
+    if stacked and len({len(x) for x in images}) == 1:
         return torch.func.vmap(torch.func.grad(loss.loss), (None, 0, 0))(theta, torch.stack(images), torch.stack(labels))
     return torch.stack([loss.gradient(theta, x, y) for x, y in zip(images, labels)])

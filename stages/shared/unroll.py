@@ -77,7 +77,7 @@ class Unrolled(NamedTuple):
     loss: torch.Tensor  # scalar: the outer loss at the last weights
     final: torch.Tensor  # (P,): the last weights
     gradients: list[torch.Tensor]  # for `variables`, each of its variable's shape
-    lr_gradient: torch.Tensor  # scalar: for the step size
+    lr_gradient: torch.Tensor | None  # scalar: for the step size, where it is learned
 
 
 def unrolled_gradient(
@@ -89,11 +89,13 @@ def unrolled_gradient(
     lr: torch.Tensor,
     outer: Callable[[torch.Tensor], torch.Tensor],
     momentum: float = 0.0,
+    learn_lr: bool = True,
 ) -> Unrolled:
     """Gradient of `outer(theta_N)` for `variables` and `lr` after `steps` of SGD from `start` on `batch(0..N-1)`.
 
     `batch(s)` is called once on the way out and once on the way back; it must give the same batch both times and be
-    differentiable in `variables` (augmentation and mask belong inside it).
+    differentiable in `variables` (augmentation and mask belong inside it). The weights of every step are kept, `(N, P)`,
+    and the velocities as well where `lr` is learned.
     """
     theta, velocity = start, torch.zeros_like(start)
     thetas, velocities = [], []
@@ -102,16 +104,18 @@ def unrolled_gradient(
             thetas.append(theta)
             velocity = momentum * velocity + inner.gradient(theta, *batch(step))
             theta = theta - lr * velocity
-            velocities.append(velocity)
+            if learn_lr:
+                velocities.append(velocity)
 
     final = theta.detach().requires_grad_()
     loss = outer(final)
     (adjoint,) = torch.autograd.grad(loss, final)  # of theta[s + 1]
 
     gradients = [torch.zeros_like(variable) for variable in variables]
-    lr_gradient, velocity_adjoint = torch.zeros_like(lr), torch.zeros_like(start)
+    lr_gradient, velocity_adjoint = torch.zeros_like(lr) if learn_lr else None, torch.zeros_like(start)
     for step in reversed(range(steps)):
-        lr_gradient -= torch.dot(velocities.pop(), adjoint)
+        if learn_lr:
+            lr_gradient -= torch.dot(velocities.pop(), adjoint)
         velocity_adjoint = momentum * velocity_adjoint - lr * adjoint
         images, labels = batch(step)
         theta_product, image_product = inner.products(thetas.pop(), images.detach(), labels, velocity_adjoint)
