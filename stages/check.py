@@ -13,6 +13,7 @@ from stages.calibrate import CalibrateRow
 from stages.calibrators.settings import CalibrateSettings
 from stages.distill import DistillRow
 from stages.evaluate import EvaluateSettings
+from stages.shared.archives import data_root
 from stages.shared.convnet import NetworkSettings
 from stages.shared.device import pick_device
 from stages.shared.errors import UserError, run_stage
@@ -33,6 +34,7 @@ class Params(Section):
     calibrate: CalibrateSettings
     evaluate: EvaluateSettings
     device: str  # execution only, no stage depends on it
+    data_root: str  # likewise
 
 
 class Dataset(Section):
@@ -89,7 +91,7 @@ def check(listed: list[Path]) -> None:
                 known(f"{path}: {kind}.{name}.suite", entry.suite, [path.stem])
         check_suite(suite, path)
         if path in listed:
-            check_images(suite, path)
+            check_images(suite, path, data_root(params.data_root))
 
 
 def check_suite(suite: Suite, path: Path) -> None:
@@ -114,11 +116,12 @@ def check_suite(suite: Suite, path: Path) -> None:
                 raise UserError(f"{where}.distill: max_start_epoch - 1 + expert_epochs = {needed}, but {row.reads} has {there} epochs; allowed: at most that")
 
 
-def check_images(suite: Suite, path: Path) -> None:
-    """That the images are there, and enough of them."""
-    smallest = {name: min(find_images(dataset.images, f"{path}: datasets.{name}.images").counts) for name, dataset in suite.datasets.items()}
+def check_images(suite: Suite, path: Path, root: Path) -> None:
+    """That the images are there, and enough of them; of a data set that `prepare` will fetch, nothing is known yet."""
+    found = {name: find_images(dataset.images, f"{path}: datasets.{name}.images", root) for name, dataset in suite.datasets.items()}
+    smallest = {name: min(source.counts) for name, source in found.items() if source}
     for name, row in suite.runs.items():
-        if row.ipc is not None and row.ipc > smallest[row.dataset]:
+        if row.ipc is not None and row.ipc > smallest.get(row.dataset, row.ipc):
             raise UserError(f"{path}: runs.{name}.ipc: {row.ipc} is above the smallest class of {row.dataset}; allowed: 1 to {smallest[row.dataset]}")
 
 

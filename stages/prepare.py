@@ -7,22 +7,23 @@ from pathlib import Path
 
 import torch
 
+from stages.shared.archives import data_root
 from stages.shared.errors import UserError, run_stage
 from stages.shared.files import write_json, write_tensors
 from stages.shared.images import Transform
-from stages.shared.settings import find, parse
+from stages.shared.settings import find, param, parse
 from stages.shared.sources import ImageSettings, read_images
 
 ZCA_EPS = 0.1
 
 
-def prepare(settings: ImageSettings, folder: Path, key: str = "images") -> None:
+def prepare(settings: ImageSettings, folder: Path, key: str = "images", root: Path = Path("data/raw")) -> None:
     """Write `{train,test,transform}.safetensors` and `info.json` (classes, shape, counts) to `folder`.
 
     Raises:
-        UserError: the source is not there, or not usable; see `stages/shared/sources.py`.
+        UserError: the source is not there and cannot be fetched into `root`, or is not usable; see `stages/shared/sources.py`.
     """
-    classes, splits = read_images(settings, key)
+    classes, splits = read_images(settings, key, root)
     for name, split in splits.items():
         images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
         write_tensors(folder / f"{name}.safetensors", {"images": images, "labels": labels})
@@ -52,7 +53,7 @@ def fit_transform(images: torch.Tensor, settings: ImageSettings, key: str) -> Tr
 def main(dataset: str) -> None:
     key = f"datasets.{dataset}.images"
     settings = parse(ImageSettings, find("datasets", dataset)[0].get("images"), key)
-    prepare(settings, Path("data/prepare") / dataset, key)
+    prepare(settings, Path("data/prepare") / dataset, key, data_root(param("data_root")))
 
 
 if __name__ == "__main__":

@@ -209,7 +209,7 @@ def settings(folder, **more):
 
 
 def test_a_folder_is_read_as_it_is(folder):
-    classes, splits = read_images(settings(folder), "images")
+    classes, splits = read_images(settings(folder), "images", folder)
     assert classes == ["ant", "bee"]
     assert splits["train"].images.shape == (5, 3, 12, 12) and splits["train"].labels.tolist() == [0, 0, 0, 1, 1]
     original = np.asarray(Image.open(folder / "train" / "bee" / "1.png")).transpose(2, 0, 1)
@@ -218,7 +218,7 @@ def test_a_folder_is_read_as_it_is(folder):
 
 def test_resize_and_gray(folder):
     Image.new("RGB", (20, 14)).save(folder / "train" / "ant" / "0.png")
-    _, splits = read_images(settings(folder, resize=8, color="gray"), "images")
+    _, splits = read_images(settings(folder, resize=8, color="gray"), "images", folder)
     assert splits["train"].images.shape == (5, 1, 8, 8)
 
 
@@ -260,10 +260,10 @@ def spoil(folder, how):
 def test_a_folder_that_cannot_be_used(folder, how, expected):
     spoil(folder, how)
     with pytest.raises(UserError) as caught:
-        read_images(settings(folder), "images")
+        read_images(settings(folder), "images", folder)
     assert expected in str(caught.value)
 
 
 def test_a_folder_is_checked_before_it_is_decoded(folder):
     spoil(folder, "text as picture")
-    assert find_images(settings(folder), "images").counts == [3, 2]
+    assert find_images(settings(folder), "images", folder).counts == [3, 2]

@@ -16,3 +16,5 @@ def run_stage(main: Callable[..., None]) -> None:
         main(*sys.argv[1:])
     except UserError as mistake:
         sys.exit(f"error: {mistake}")
+    except OSError as problem:  # a full disk, a file that may not be read
+        sys.exit(f"error: {problem}")

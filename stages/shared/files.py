@@ -39,11 +39,15 @@ def write_curve(path: Path, columns: dict) -> None:
 
 def write_tensors(path: Path, tensors: dict, about: dict | None = None) -> None:
     """safetensors, with `about` as JSON text in the file's metadata."""
-    from safetensors.torch import save_file  # here, so that stages without tensors need no torch
+    from safetensors import SafetensorError  # here, so that stages without tensors need no torch
+    from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"about": json.dumps(about or {})})
+        try:
+            save_file(tensors, temporary, metadata={"about": json.dumps(about or {})})
+        except SafetensorError as problem:  # a full disk
+            raise OSError(f"{path}: {problem}") from None
 
 
 def read_about(path: Path) -> dict:

@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn's digits, or a folder of pictures."""
+"""Where images come from: scikit-learn's digits, the paper's data sets by name, or a folder of pictures."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -6,19 +6,20 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from stages.shared.archives import ARCHIVES, download, locate
 from stages.shared.errors import UserError
 from stages.shared.settings import Count, Positive, Section
 
 __all__ = ["ImageSettings", "Source", "Split", "find_images", "read_images"]
 
-SPLITS = ("train", "test")
+SPLITS = {"train": ("train",), "test": ("test", "val")}  # and their folders' names
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 class ImageSettings(Section):
     """`datasets.<name>.images`: what the images are and how they are normalised."""
 
-    source: str  # "digits" (scikit-learn's), or a folder with train/<class>/* and test/<class>/*
+    source: str  # digits, cifar10, cifar100, tinyimagenet, imagenette; or a folder with train/<class>/* and test/<class>/*
     whitening: Literal["zca", "none"] = "none"
     mean: list[float] | None = None  # per channel; null: of the training images. Not used with ZCA
     std: list[Positive] | None = None
@@ -30,7 +31,7 @@ class Source(NamedTuple):
     """What is there, before any image is decoded."""
 
     classes: list[str]
-    files: dict[str, list[list[Path]]]  # split -> class -> files; empty for the digits
+    files: dict[str, list[list[Path]]] | Path | None  # split -> class -> files; CIFAR's own folder; None: the digits
     counts: list[int]  # training images of each class
 
 
@@ -39,45 +40,95 @@ class Split(NamedTuple):
     labels: np.ndarray  # (N,) int64
 
 
-def find_images(settings: ImageSettings, key: str) -> Source:
-    """Look at the source without decoding it.
+def find_images(settings: ImageSettings, key: str, root: Path) -> Source | None:
+    """Look at the source without decoding it; None for a data set that is not below `root` yet.
 
     Raises:
         UserError: no such folder, no class, a class without images, classes that differ between the splits.
     """
     if settings.source == "digits":
         labels = _digits()["train"].labels
-        return Source([str(k) for k in range(10)], {}, np.bincount(labels).tolist())
-    root = Path(settings.source)
-    if not root.is_dir():
-        raise UserError(f"{key}.source: {settings.source!r} is no data set and no folder here; allowed: digits, or a folder with train/<class>/* and test/<class>/*")
+        return Source([str(k) for k in range(10)], None, np.bincount(labels).tolist())
+    place = locate(settings.source, root) if settings.source in ARCHIVES else Path(settings.source)
+    if place is None:
+        return None
+    if not place.is_dir():
+        raise UserError(
+            f"{key}.source: {settings.source!r} is no data set and no folder here; allowed: digits, {', '.join(ARCHIVES)}, or a folder with train/<class>/* and test/<class>/*"
+        )
+    try:
+        if place.name in ("cifar-10-batches-py", "cifar-100-python"):
+            classes = _cifar(place).classes
+            return Source(classes, place, [50_000 // len(classes)] * len(classes))
+        return _find_files(place, key)
+    except PermissionError as problem:
+        raise UserError(f"{problem.filename}: {problem.strerror}") from None
+
+
+def read_images(settings: ImageSettings, key: str, root: Path) -> tuple[list[str], dict[str, Split]]:
+    """Class names and the decoded splits; labels are positions in the sorted class names. Fetches what is not there.
+
+    Raises:
+        UserError: see `find_images` and `download`; an unreadable picture; sizes that differ, or are not square,
+            without `resize`.
+    """
+    source = find_images(settings, key, root)
+    if source is None:
+        download(settings.source, root, key)
+        source = find_images(settings, key, root)
+    if source.files is None:
+        return source.classes, _digits()
+    if isinstance(source.files, Path):
+        return source.classes, {split: _cifar_split(source.files, split == "train") for split in SPLITS}
+    return source.classes, {split: _decode_all(source.files[split], settings, key) for split in SPLITS}
+
+
+def _find_files(root: Path, key: str) -> Source:
+    """A folder of folders of pictures; of Tiny ImageNet also as its archive has it, with the classes of val in a text file."""
     files, classes = {}, None
-    for split in SPLITS:
-        folder = root / split
-        if not folder.is_dir():
-            raise UserError(f"{key}.source: {folder} is missing; expected {root}/train/<class>/* and {root}/test/<class>/*")
-        found = {f.name: _pictures(f) for f in sorted(folder.iterdir()) if f.is_dir() and not f.name.startswith(".")}
+    for split, names in SPLITS.items():
+        folder = next((root / name for name in names if (root / name).is_dir()), None)
+        if folder is None:
+            raise UserError(f"{key}.source: {root / split} is missing; expected {root}/train/<class>/* and {root}/test/<class>/*")
+        annotations = folder / "val_annotations.txt"
+        if annotations.exists():
+            found = _annotated(annotations, classes or [])
+        else:
+            found = {f.name: _pictures(f) for f in sorted(folder.iterdir()) if f.is_dir() and not f.name.startswith(".")}
         if len(found) < 2:
             raise UserError(f"{key}.source: {folder} has {len(found)} class folders; expected at least 2")
         if empty := [name for name, pictures in found.items() if not pictures]:
             raise UserError(f"{key}.source: {folder / empty[0]} has no images ({', '.join(sorted(ENDINGS))})")
         if classes is not None and list(found) != classes:
             odd = sorted(set(found) ^ set(classes))[0]
-            raise UserError(f"{key}.source: class {odd!r} is in only one of {root}/train and {root}/test")
+            raise UserError(f"{key}.source: class {odd!r} is in only one of {root}/train and {folder}")
         classes, files[split] = list(found), list(found.values())
     return Source(classes, files, [len(pictures) for pictures in files["train"]])
 
 
-def read_images(settings: ImageSettings, key: str) -> tuple[list[str], dict[str, Split]]:
-    """Class names and the decoded splits; labels are positions in the sorted class names.
+def _annotated(annotations: Path, classes: list[str]) -> dict[str, list[Path]]:
+    """Tiny ImageNet's validation images by class: lines of `file<tab>class<tab>box`."""
+    found = {name: [] for name in classes}
+    for line in annotations.read_text().splitlines():
+        file, name, *_ = line.split("\t")
+        found.setdefault(name, []).append(annotations.parent / "images" / file)
+    return {name: sorted(found[name]) for name in sorted(found)}
 
-    Raises:
-        UserError: see `find_images`; an unreadable picture; sizes that differ, or are not square, without `resize`.
-    """
-    source = find_images(settings, key)
-    if not source.files:
-        return source.classes, _digits()
-    return source.classes, {split: _decode_all(source.files[split], settings, key) for split in SPLITS}
+
+def _cifar(folder: Path, train: bool = True):
+    """torchvision's reader, which checks every file's checksum before it opens it."""
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    kind = CIFAR10 if folder.name == CIFAR10.base_folder else CIFAR100
+    try:
+        return kind(folder.parent, train)
+    except RuntimeError as problem:
+        raise UserError(f"{folder}: {problem}") from None
+
+
+def _cifar_split(folder: Path, train: bool) -> Split:
+    data = _cifar(folder, train)
+    return Split(data.data.transpose(0, 3, 1, 2), np.array(data.targets, np.int64))
 
 
 def _digits() -> dict[str, Split]:
@@ -95,7 +146,9 @@ def _digits() -> dict[str, Split]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() in ENDINGS)
+    """Of a class; Tiny ImageNet keeps them one folder deeper."""
+    inner = folder / "images"
+    return sorted(f for f in (inner if inner.is_dir() else folder).iterdir() if f.suffix.lower() in ENDINGS)
 
 
 def _decode_all(files: list[list[Path]], settings: ImageSettings, key: str) -> Split:
