@@ -121,6 +121,8 @@ def check_images(suite: Suite, path: Path, root: Path) -> None:
     found = {name: find_images(dataset.images, f"{path}: datasets.{name}.images", root) for name, dataset in suite.datasets.items()}
     smallest = {name: min(source.counts) for name, source in found.items() if source}
     for name, row in suite.runs.items():
+        if row.backbone == "file" and not (Path("data") / row.reads).is_dir():
+            raise UserError(f"{path}: runs.{name}.reads: {row.reads!r}, but there is no folder {Path('data') / row.reads}; allowed: one below data/")
         if row.ipc is not None and row.ipc > smallest.get(row.dataset, row.ipc):
             raise UserError(f"{path}: runs.{name}.ipc: {row.ipc} is above the smallest class of {row.dataset}; allowed: 1 to {smallest[row.dataset]}")
 

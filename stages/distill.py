@@ -56,7 +56,7 @@ def distill(row: DistillRow, name: str, network: NetworkSettings, prepared: Path
     if row.ipc is not None and row.ipc > smallest:
         raise UserError(f"runs.{name}.ipc: {row.ipc} is above the smallest class of {row.dataset}; allowed: 1 to {smallest}")
     real = data._replace(images=data.images.to(device), labels=data.labels.to(device))
-    problem = Problem(real, flat_convnet(network, data, device), row.ipc, row.mdt, reads, seed)
+    problem = Problem(real, flat_convnet(network, data, device), row.ipc, row.mdt, reads, seed, prepared)
 
     about = {"backbone": row.backbone, "dataset": row.dataset, "ipc": row.ipc, "mdt": row.mdt, "distill": row.distill, "network": network.model_dump(), "seed": seed}  # fmt: skip
     inputs = [*prepared.glob("*.safetensors"), *(reads.glob("*.safetensors") if reads.is_dir() else [reads])]

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -111,8 +112,9 @@ def test_the_readmes_backbone_is_one_file_and_one_row(tmp_path):
     (tmp_path / "stages/distillers/means.py").write_text(code)
     with (tmp_path / "suites/digits.yaml").open("a") as suite:  # which ends in its runs
         suite.write("\n" + textwrap.indent(row, "  "))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages' `python` is this one
     for command in ("init --no-scm -q", "repro -q distill@digits-means-ipc1"):
-        run = subprocess.run([sys.executable, "-m", "dvc", *command.split()], cwd=tmp_path, capture_output=True, text=True)
+        run = subprocess.run([sys.executable, "-m", "dvc", *command.split()], cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PATH": path})
         assert run.returncode == 0, run.stderr
     made = load_file(tmp_path / "data/distill/digits-means-ipc1/set.safetensors")
     losses = [float(line.split(",")[1]) for line in (tmp_path / "data/distill/digits-means-ipc1/curve.csv").read_text().split()[1:]]

@@ -83,7 +83,7 @@ SUITE, RUN = "suites/digits.yaml", f"runs/{ROW}"
         (SUITE, "datasets/digits/suite", "digit", ["datasets.digits.suite", "'digit'", "allowed: digits"]),
         (SUITE, f"{RUN}/augment", "yes", [f"{ROW}.augment", "'yes'", "valid boolean"]),
         (SUITE, f"{RUN}/dataset", "digit", [f"{ROW}.dataset", "'digit'", "allowed: digits"]),
-        (SUITE, f"{RUN}/backbone", "mttt", [f"{ROW}.backbone", "'mttt'", "dc, dsa, full, kmeans, mtt, random, rtp"]),
+        (SUITE, f"{RUN}/backbone", "mttt", [f"{ROW}.backbone", "'mttt'", "dc, dsa, file, full, kmeans, mtt, random, rtp"]),
         (SUITE, f"{RUN}/reads", "buffer/digit", [f"{ROW}.reads", "'buffer/digit'", "buffer/digits"]),
         (SUITE, f"{RUN}/reads", "nothing", [f"{ROW}.reads", "expert trajectories", "buffer/<name>"]),
         (SUITE, f"{RUN}/mdt", [0, 1.5], [f"{ROW}.mdt", "1.5", "less than 1"]),
@@ -137,6 +137,14 @@ def test_only_listed_suites_are_shown(project):
     text = Path("dvc.yaml").read_text()
     Path("dvc.yaml").write_text(text.replace("# - suites/cifar10.yaml", "- suites/cifar10.yaml"))
     assert {row.suite for row in listed_rows().values()} == {"digits", "cifar10"}
+
+
+def test_a_set_from_elsewhere_has_to_be_there(project):
+    row = yaml.safe_load(Path(SUITE).read_text())["runs"][ROW] | {"backbone": "file", "reads": "sets/mine", "distill": {}}
+    project(SUITE, RUN, row)
+    assert mistake() == f"{SUITE}: runs.{ROW}.reads: 'sets/mine', but there is no folder data/sets/mine; allowed: one below data/"
+    Path("data/sets/mine").mkdir(parents=True)
+    check.main()
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", ""])

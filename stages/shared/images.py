@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file
 
-__all__ = ["LabelledImages", "Transform", "load_set", "load_split", "load_transform"]
+__all__ = ["LabelledImages", "Transform", "class_names", "load_set", "load_split", "load_transform"]
 
 
 class LabelledImages(NamedTuple):
@@ -43,7 +43,7 @@ def load_transform(folder: Path) -> Transform:
 def load_split(folder: Path, split: str) -> LabelledImages:
     """A split of a prepared data set, on the CPU."""
     data = load_file(folder / f"{split}.safetensors")
-    return LabelledImages(load_transform(folder).forward(data["images"] / 255), data["labels"], class_count(folder))
+    return LabelledImages(load_transform(folder).forward(data["images"] / 255), data["labels"], len(class_names(folder)))
 
 
 def load_set(file: Path, prepared: Path) -> tuple[LabelledImages, float | None]:
@@ -52,8 +52,8 @@ def load_set(file: Path, prepared: Path) -> tuple[LabelledImages, float | None]:
     step_size = float(data["step_size"]) if "step_size" in data else None
     if "images" not in data:
         return load_split(prepared, "train"), step_size
-    return LabelledImages(data["images"], data["labels"], class_count(prepared)), step_size
+    return LabelledImages(data["images"], data["labels"], len(class_names(prepared))), step_size
 
 
-def class_count(prepared: Path) -> int:
-    return len(json.loads((prepared / "info.json").read_text())["classes"])
+def class_names(prepared: Path) -> list[str]:
+    return json.loads((prepared / "info.json").read_text())["classes"]

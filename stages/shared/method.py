@@ -37,6 +37,7 @@ class Problem:
     mdt: float | list[float]  # mask ratio of the synthetic images while distilling, or the range it is drawn from
     reads: Path  # the file or folder that the row reads, e.g. a buffer
     seed: int
+    prepared: Path = Path()  # the prepared data set: its class names and its transform
 
     def real_rows(self) -> torch.Tensor:
         """`ipc` random real images of each class: where backbones start, and what `random` keeps."""
