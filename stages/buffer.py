@@ -18,14 +18,16 @@ from stages.shared.checkpoint import scratch
 from stages.shared.convnet import NetworkSettings
 from stages.shared.device import pick_device
 from stages.shared.engine import run_units
-from stages.shared.errors import run_stage
+from stages.shared.errors import UserError, run_stage
 from stages.shared.files import write_curve, write_tensors
 from stages.shared.flat import flat_convnet
 from stages.shared.images import load_split
+from stages.shared.pt_files import read_pt
+from stages.shared.randomness import generator
 from stages.shared.settings import Count, Positive, Section, find, param, parse, pick
 from stages.shared.training import Schedule, train
 
-__all__ = ["BufferSettings", "buffer"]
+__all__ = ["BufferSettings", "ImportedBuffer", "buffer", "take_in"]
 
 
 class BufferSettings(Section):
@@ -37,6 +39,14 @@ class BufferSettings(Section):
     lr: Positive
     batch: Count
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: float32 weights, bfloat16 products
+
+
+class ImportedBuffer(Section):
+    """`buffers.<name>` of trajectories that MTT's own code has made: every `replay_buffer_*.pt` of a folder."""
+
+    dataset: str
+    files: str  # the folder
+    epochs: Count  # that are kept of each trajectory, from its start
 
 
 def buffer(
@@ -70,12 +80,53 @@ def buffer(
         write_curve(folder / "curve.csv", {"epoch": range(1, settings.epochs + 1), **mean})
 
 
+def take_in(settings: ImportedBuffer, network: NetworkSettings, prepared: Path, folder: Path, name: str) -> None:
+    """Write `trajectories.safetensors` and `curve.csv` (accuracy of the first expert on 1,000 training images) to `folder`.
+
+    A list of trajectories a file, each a list of snapshots, each the list of a network's parameters. An accuracy that
+    does not grow says that the images are whitened differently from those that the experts have seen.
+
+    Raises:
+        UserError: no such file, or one that holds anything else, networks of another shape or numbers that are not finite.
+    """
+    key = f"buffers.{name}.files"
+    files = sorted(Path(settings.files).glob("replay_buffer_*.pt"), key=lambda file: (len(file.name), file.name))
+    if not files:
+        raise UserError(f"{key}: {settings.files!r} has no replay_buffer_*.pt")
+    data = load_split(prepared, "train")
+    flat, experts = flat_convnet(network, data, torch.device("cpu")), []
+    for file in files:
+        trajectories = read_pt(file)
+        try:
+            shapes = {tuple(tuple(p.shape) for p in snapshot) for trajectory in trajectories for snapshot in trajectory}
+            shortest = min(len(trajectory) for trajectory in trajectories)
+        except (TypeError, AttributeError, ValueError):
+            raise UserError(f"{file}: expected a list of trajectories, each a list of snapshots, each a list of tensors") from None
+        if shapes != {tuple(tuple(shape) for shape in flat.shapes)}:
+            raise UserError(f"{file}: snapshots of another network than this data set's: {len(flat.shapes)} parameters of {flat.size} numbers in all are expected")
+        if shortest <= settings.epochs:
+            raise UserError(f"{file}: a trajectory of {shortest - 1} epochs; allowed for buffers.{name}.epochs: at most that, not {settings.epochs}")
+        for trajectory in trajectories:
+            experts.append(torch.stack([torch.cat([p.flatten().float() for p in snapshot]) for snapshot in trajectory[: settings.epochs + 1]]))
+            if not bool(experts[-1].isfinite().all()):
+                raise UserError(f"{file}: a trajectory with numbers that are not finite")
+    some = torch.randperm(len(data.labels), generator=generator("imported buffer"))[:1000]
+    with torch.no_grad():
+        accuracies = [float((flat(theta, data.images[some]).argmax(1) == data.labels[some]).float().mean()) for theta in experts[0][1:]]
+    write_tensors(folder / "trajectories.safetensors", {"snapshots": torch.stack(experts)}, {"settings": settings.model_dump()})
+    write_curve(folder / "curve.csv", {"epoch": range(1, settings.epochs + 1), "accuracy": accuracies})
+
+
 def main(name: str) -> None:
     values, suite = find("buffers", name)
-    settings = pick(BufferSettings, values, f"buffers.{name}")
+    imported = "files" in values
+    settings = pick(ImportedBuffer if imported else BufferSettings, values, f"buffers.{name}")
     network = parse(NetworkSettings, suite["datasets"][settings.dataset]["network"], f"datasets.{settings.dataset}.network")
     prepared, folder = Path("data/prepare") / settings.dataset, Path("data/buffer") / name
-    buffer(settings, network, prepared, folder, param("seed"), pick_device(param("device")))
+    if imported:
+        take_in(settings, network, prepared, folder, name)
+    else:
+        buffer(settings, network, prepared, folder, param("seed"), pick_device(param("device")))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Runs again whenever a setting changes; its output never does, so nothing else re
 import importlib
 from pathlib import Path
 
-from stages.buffer import BufferSettings
+from stages.buffer import BufferSettings, ImportedBuffer
 from stages.calibrate import CalibrateRow
 from stages.calibrators.settings import CalibrateSettings
 from stages.distill import DistillRow
@@ -51,6 +51,12 @@ class Buffer(BufferSettings):
     suite: str
 
 
+class Imported(ImportedBuffer):
+    """`buffers.<name>` of a suite, where it has `files`."""
+
+    suite: str
+
+
 class Row(DistillRow, TrainRow, CalibrateRow):
     """`runs.<name>` of a suite: one distilled set and what is trained on it, a row of the tables."""
 
@@ -61,7 +67,7 @@ class Suite(Section):
     """suites/<suite>.yaml. Every entry names the suite that it stands in, for dvc.yaml to find it by."""
 
     datasets: dict[str, Dataset]
-    buffers: dict[str, Buffer]
+    buffers: dict[str, dict]  # each a Buffer, or an Imported
     runs: dict[str, Row]
 
 
@@ -83,6 +89,8 @@ def check(listed: list[Path]) -> None:
     owner = {}
     for path in sorted(Path("suites").glob("*.yaml")):
         suite = parse(Suite, read_yaml(path), str(path))
+        buffers = {name: parse(Imported if "files" in values else Buffer, values, f"{path}: buffers.{name}") for name, values in suite.buffers.items()}
+        suite = suite.model_copy(update={"buffers": buffers})
         for kind in ("datasets", "buffers", "runs"):
             for name, entry in getattr(suite, kind).items():
                 if (kind, name) in owner:

@@ -8,11 +8,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from stages.buffer import ImportedBuffer
+from stages.buffer import take_in as take_in_buffer
 from stages.distill import DistillRow, distill
 from stages.export import export
 from stages.prepare import prepare
 from stages.shared.convnet import ConvNet, NetworkSettings
 from stages.shared.errors import UserError
+from stages.shared.flat import FlatNetwork
 from stages.shared.images import load_split, load_transform
 from stages.shared.sources import ImageSettings
 
@@ -173,3 +176,55 @@ def test_exported_pictures_are_the_images_to_eight_bits(prepared, pair, tmp_path
     with pytest.raises(UserError, match="exported: exists"):
         export(tmp_path / "made" / "set.safetensors", prepared, tmp_path / "exported")
     assert not [f for f in tmp_path.iterdir() if f.name.startswith(".")]
+
+
+# Expert trajectories of MTT's own code
+
+
+def replay_buffers(folder, counts=(2, 1), epochs=3):
+    """As its buffer.py writes them: a list of experts a file, each a list of snapshots, each a list of parameters."""
+    folder.mkdir()
+    made, networks = [], [ConvNet(3, 8, 3, 4, 2) for _ in range(sum(counts) * (epochs + 1))]
+    for n, count in enumerate(counts):
+        trajectories = [[[p.detach().clone() for p in networks.pop().parameters()] for _ in range(epochs + 1)] for _ in range(count)]
+        torch.save(trajectories, folder / f"replay_buffer_{n}.pt")
+        made += trajectories
+    return made
+
+
+def test_replay_buffers_become_trajectories(prepared, tmp_path):
+    made = replay_buffers(tmp_path / "in")
+    take_in_buffer(ImportedBuffer(dataset="animals", files=str(tmp_path / "in"), epochs=2), NETWORK, prepared, tmp_path / "out", "mtt")
+    snapshots = load_file(tmp_path / "out" / "trajectories.safetensors")["snapshots"]
+    assert snapshots.shape[:2] == (3, 3)
+    network, x = ConvNet(3, 8, 3, 4, 2), torch.randn(2, 3, 8, 8)
+    for p, value in zip(network.parameters(), made[2][1]):
+        p.data = value
+    flat = FlatNetwork(ConvNet(3, 8, 3, 4, 2))
+    assert torch.allclose(flat(snapshots[2, 1], x), network(x), atol=1e-6)
+    assert (tmp_path / "out" / "curve.csv").read_text().splitlines()[0] == "epoch,accuracy"
+
+
+@pytest.mark.parametrize(
+    "spoil, expected",
+    [
+        (lambda f: (f / "replay_buffer_1.pt").write_bytes((f / "replay_buffer_1.pt").read_bytes()[:2000]), "replay_buffer_1.pt: cannot be read as tensors"),
+        (lambda f: torch.save(Code(), f / "replay_buffer_1.pt"), "replay_buffer_1.pt: cannot be read as tensors"),
+        (lambda f: torch.save({"x": 3}, f / "replay_buffer_1.pt"), "replay_buffer_1.pt: expected a list of trajectories"),
+        (lambda f: torch.save([[[torch.zeros(3)]]], f / "replay_buffer_1.pt"), "replay_buffer_1.pt: snapshots of another network"),
+        (lambda f: [file.unlink() for file in f.iterdir()], "buffers.mtt.files: .* has no replay_buffer"),
+        (lambda f: torch.save([[[p.detach() / 0 for p in ConvNet(3, 8, 3, 4, 2).parameters()]] * 4], f / "replay_buffer_1.pt"), "not finite"),
+    ],
+)
+def test_replay_buffers_that_cannot_be_used_are_refused(spoil, expected, prepared, tmp_path):
+    replay_buffers(tmp_path / "in")
+    spoil(tmp_path / "in")
+    with pytest.raises(UserError, match=expected):
+        take_in_buffer(ImportedBuffer(dataset="animals", files=str(tmp_path / "in"), epochs=3), NETWORK, prepared, tmp_path / "out", "mtt")
+    assert not (tmp_path / "out").exists()
+
+
+def test_replay_buffers_that_are_too_short(prepared, tmp_path):
+    replay_buffers(tmp_path / "in")
+    with pytest.raises(UserError, match="a trajectory of 3 epochs; allowed for buffers.mtt.epochs: at most that, not 4"):
+        take_in_buffer(ImportedBuffer(dataset="animals", files=str(tmp_path / "in"), epochs=4), NETWORK, prepared, tmp_path / "out", "mtt")

@@ -20,14 +20,10 @@ from safetensors.torch import load_file
 from stages.shared.errors import UserError
 from stages.shared.images import class_names, load_transform
 from stages.shared.method import Method, Problem, Variable
+from stages.shared.pt_files import read_pt
 from stages.shared.settings import Positive, Section
 
-__all__ = ["Settings", "read_pt", "start"]
-
-# What NumPy's numbers in a `res_*.pt` (its accuracies) are made of, under NumPy 1's and 2's names; numbers are all they build.
-SCALAR = np.float64(0).__reduce__()[0]
-NUMBERS = [np.dtype, np.dtypes.Float64DType, *((SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core"))]
-
+__all__ = ["Settings", "start"]
 
 class Settings(Section):
     """Keys of a row's `distill:`."""
@@ -110,17 +106,3 @@ def read_pictures(folder: Path, problem: Problem) -> tuple[torch.Tensor, torch.T
             pixels.append(torch.from_numpy(array.transpose(2, 0, 1).copy()))
             labels.append(k)
     return load_transform(problem.prepared).forward(torch.stack(pixels) / 255), torch.tensor(labels)
-
-
-def read_pt(file: Path):
-    """The tensors, lists, dicts and numbers of a file of `torch.save`.
-
-    Raises:
-        UserError: not such a file, or one that holds anything else.
-    """
-    try:
-        with torch.serialization.safe_globals(NUMBERS):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as problem:  # pickle's, zip's and torch's own kinds
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise UserError(f"{file}: cannot be read as tensors: {reason}") from None
