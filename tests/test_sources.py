@@ -64,6 +64,14 @@ def test_tiny_imagenets_validation_images_have_the_classes_of_its_text_file(unpa
     assert ours == there and len(ours) == 1000
 
 
+def test_tiny_imagenets_own_test_images_are_left_alone(unpacked, tmp_path):
+    """They have no labels: the archive keeps them all in test/images."""
+    shutil.copytree(unpacked / "tiny-imagenet-200", tmp_path / "tiny-imagenet-200")
+    shutil.copytree(unpacked / "tiny-imagenet-200/val/images", tmp_path / "tiny-imagenet-200/test/images")
+    source = find_images(ImageSettings(source="tinyimagenet"), "images", tmp_path)
+    assert len(source.classes) == 200 and sum(len(files) for files in source.files["test"]) == 1000
+
+
 def test_imagenette_is_cut_from_the_middle(unpacked):
     settings = ImageSettings(source="imagenette", resize=128)
     file = find_images(settings, "images", unpacked).files["train"][0][0]

@@ -13,6 +13,7 @@ from stages.shared.settings import Count, Positive, Section
 __all__ = ["ImageSettings", "Source", "Split", "find_images", "read_images"]
 
 SPLITS = {"train": ("train",), "test": ("test", "val")}  # and their folders' names
+ANNOTATIONS = "val_annotations.txt"  # of Tiny ImageNet, whose test/ has no labels
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
@@ -87,12 +88,13 @@ def _find_files(root: Path, key: str) -> Source:
     """A folder of folders of pictures; of Tiny ImageNet also as its archive has it, with the classes of val in a text file."""
     files, classes = {}, None
     for split, names in SPLITS.items():
+        if (root / "val" / ANNOTATIONS).exists():
+            names = names[-1:]
         folder = next((root / name for name in names if (root / name).is_dir()), None)
         if folder is None:
             raise UserError(f"{key}.source: {root / split} is missing; expected {root}/train/<class>/* and {root}/test/<class>/*")
-        annotations = folder / "val_annotations.txt"
-        if annotations.exists():
-            found = _annotated(annotations, classes or [])
+        if (folder / ANNOTATIONS).exists():
+            found = _annotated(folder / ANNOTATIONS, classes or [])
         else:
             found = {f.name: _pictures(f) for f in sorted(folder.iterdir()) if f.is_dir() and not f.name.startswith(".")}
         if len(found) < 2:
