@@ -53,6 +53,20 @@ def test_a_planted_temperature_is_recovered(planted):
     assert fit.temperature == pytest.approx(planted, rel=0.03) and not fit.bound_hit
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0, 3000.0])
+def test_the_optimum_is_where_scipy_finds_it(scale):
+    from scipy.optimize import minimize_scalar
+
+    rng = np.random.default_rng(0)
+    for classes in (2, 10, 200):
+        logits, labels = scale * rng.normal(size=(300, classes)), rng.integers(0, classes, 300)
+        logits[np.arange(300), labels] += scale
+        best = minimize_scalar(lambda t: nll(log_softmax(logits / np.exp(t)), labels), bounds=np.log([1e-6, 1e6]), method="bounded", options={"xatol": 1e-10})
+        fit = optimum(logits, labels, (1e-6, 1e6))
+        assert not fit.bound_hit and fit.temperature == pytest.approx(float(np.exp(best.x)), rel=1e-4)
+        assert nll(log_softmax(logits / fit.temperature), labels) <= best.fun + 1e-12
+
+
 def test_the_optimum_is_one():
     """No temperature nearby is better, to the precision of the search."""
     rng = np.random.default_rng(1)
