@@ -51,18 +51,19 @@ class InnerLoss:
             theta = theta.detach().requires_grad_()
             return torch.autograd.grad(self.loss(theta, images.detach(), labels), theta)[0]
 
-    def products(self, theta, images, labels, v) -> tuple[torch.Tensor, torch.Tensor]:
-        """`(d/dtheta) <dL/dtheta, v>` of shape `(P,)` and `(d/dimages) <dL/dtheta, v>` of the images' shape."""
+    def products(self, theta, images, labels, v) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """dL/dtheta, `(d/dtheta) <dL/dtheta, v>`, both `(P,)`, and `(d/dimages) <dL/dtheta, v>` of the images' shape."""
         with torch.enable_grad():
             theta, images = theta.detach().requires_grad_(), images.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.loss(theta, images, labels), theta, create_graph=True)
-            return torch.autograd.grad(gradient, (theta, images), v)
+            return gradient.detach(), *torch.autograd.grad(gradient, (theta, images), v)
 
     def _forward_over_reverse(self, theta, images, labels, v):
         def gradients(theta):
             return torch.func.grad(self.loss, argnums=(0, 1))(theta, images, labels)
 
-        return torch.func.jvp(gradients, (theta,), (v,))[1]
+        (gradient, _), tangents = torch.func.jvp(gradients, (theta,), (v,))
+        return gradient, *tangents
 
 
 def inner_loss(network: FlatNetwork, image: torch.Tensor, images: int) -> InnerLoss:
@@ -95,7 +96,7 @@ def unrolled_gradient(
 
     `batch(s)` is called once on the way out and once on the way back; it must give the same batch both times and be
     differentiable in `variables` (augmentation and mask belong inside it). The weights of every step are kept, `(N, P)`,
-    and the velocities as well where `lr` is learned.
+    and where `lr` is learned with momentum the velocities as well.
     """
     theta, velocity = start, torch.zeros_like(start)
     thetas, velocities = [], []
@@ -104,7 +105,7 @@ def unrolled_gradient(
             thetas.append(theta)
             velocity = momentum * velocity + inner.gradient(theta, *batch(step))
             theta = theta - lr * velocity
-            if learn_lr:
+            if learn_lr and momentum:
                 velocities.append(velocity)
 
     final = theta.detach().requires_grad_()
@@ -114,12 +115,12 @@ def unrolled_gradient(
     gradients = [torch.zeros_like(variable) for variable in variables]
     lr_gradient, velocity_adjoint = torch.zeros_like(lr) if learn_lr else None, torch.zeros_like(start)
     for step in reversed(range(steps)):
-        if learn_lr:
-            lr_gradient -= torch.dot(velocities.pop(), adjoint)
         velocity_adjoint = momentum * velocity_adjoint - lr * adjoint
         images, labels = batch(step)
-        theta_product, image_product = inner.products(thetas.pop(), images.detach(), labels, velocity_adjoint)
+        gradient, theta_product, image_product = inner.products(thetas.pop(), images.detach(), labels, velocity_adjoint)
         for total, part in zip(gradients, torch.autograd.grad(images, variables, image_product)):
             total += part
+        if learn_lr:
+            lr_gradient -= torch.dot(velocities.pop() if momentum else gradient, adjoint)
         adjoint = adjoint + theta_product
     return Unrolled(loss.detach(), final.detach(), gradients, lr_gradient)
