@@ -26,17 +26,17 @@ from stages.shared.sources import ImageSettings, find_images, read_images
 
 @pytest.fixture(scope="session")
 def unpacked(tmp_path_factory) -> Path:
-    """Everything in ../shared/data but CIFAR-100, as a data root."""
-    archives, root = outside("DATA_DIR", "data"), tmp_path_factory.mktemp("raw")
-    for archive in archives.glob("*.zip"):
-        if not archive.name.startswith("cifar100"):
-            zipfile.ZipFile(archive).extractall(root)
+    """Everything in ../shared/data, as a data root."""
+    root = tmp_path_factory.mktemp("raw")
+    for archive in outside("DATA_DIR", "data").glob("*.zip"):
+        zipfile.ZipFile(archive).extractall(root)
     return root
 
 
 # counts of train and test, side, classes, first and last class, mean and std per channel of the training images in [0, 1]
 FACTS = {
     "cifar10": (50_000, 10_000, 32, 10, "airplane", "truck", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": (50_000, 10_000, 32, 100, "apple", "worm", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "tinyimagenet": (4_000, 1_000, 64, 200, "n01443537", "n12267677", None, None),
     "imagenette": (600, 200, 128, 10, "n01440764", "n03888257", None, None),
 }
