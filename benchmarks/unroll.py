@@ -32,6 +32,7 @@ from stages.shared.flat import FlatNetwork
 from stages.shared.randomness import generator
 from stages.shared.unroll import InnerLoss, unrolled_gradient
 
+BACKBONES = ("mtt", "rtp")
 STEPS = (10, 30, 100)
 GRAPH_STEPS = (10, 30)  # at 100 the graph of all steps would need about 3 times the memory of 30
 LR = 0.01
@@ -98,9 +99,9 @@ def peak_mib() -> float:
 
 
 def main(images: int = 10, runs: int = 5) -> None:
-    cases = [(b, "adjoint", n) for b in ("mtt", "rtp") for n in STEPS] + [(b, "graph", n) for b in ("mtt", "rtp") for n in GRAPH_STEPS]
+    cases = [(b, "adjoint", n) for b in BACKBONES for n in STEPS] + [(b, "graph", n) for b in BACKBONES for n in GRAPH_STEPS]
     difference = {}
-    for backbone in ("mtt", "rtp"):
+    for backbone in BACKBONES:
         ours, plain = (run(5, case(backbone, images)) for run in WAYS.values())
         difference[backbone] = float((ours - plain).norm() / plain.norm())
         assert difference[backbone] < 1e-3, f"{backbone}: the two ways differ by {difference[backbone]}"
@@ -116,7 +117,7 @@ def main(images: int = 10, runs: int = 5) -> None:
         rows.append(row)
         print(f"{backbone} {way:8} {steps:4} steps  {row['seconds_median']:7.2f} s ({min(seconds):.2f} to {max(seconds):.2f})  {row['peak_mib']:7.0f} MiB, of which kept {kept[0]:.0f}")
     growth = {}
-    for backbone in ("mtt", "rtp"):
+    for backbone in BACKBONES:
         first, last = (next(row for row in rows if (row["backbone"], row["way"], row["steps"]) == (backbone, "adjoint", n)) for n in (STEPS[0], STEPS[-1]))
         growth[backbone] = {"in_all": last["peak_mib"] / first["peak_mib"] - 1, "kept_apart": (last["peak_mib"] - last["kept_mib"]) / (first["peak_mib"] - first["kept_mib"]) - 1}
         print(f"{backbone}: {STEPS[0]} to {STEPS[-1]} steps: memory grows by {growth[backbone]['in_all']:.1%}, what is kept on purpose apart by {growth[backbone]['kept_apart']:.1%}")
