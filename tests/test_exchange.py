@@ -103,6 +103,7 @@ class Code:
         (lambda f, x, y: torch.save(x / 0, f / "images_best.pt"), "images with 1152 numbers that are not finite"),
         (lambda f, x, y: torch.save(y + 1, f / "labels_best.pt"), "labels from 1 to 3; allowed: 0 to 2"),
         (lambda f, x, y: torch.save(y * 0.5, f / "labels_best.pt"), "labels that are not whole numbers"),
+        (lambda f, x, y: [torch.save(value[:0], f / f"{name}_best.pt") for name, value in (("images", x), ("labels", y))], "0 to 0 images a class"),
         (lambda f, x, y: torch.save(y.clamp(max=1), f / "labels_best.pt"), "0 to 4 images a class, but the row's ipc is 2"),
         (lambda f, x, y: [file.unlink() for file in f.iterdir()], "no distilled set; allowed: images_best.pt with labels_best.pt"),
         (lambda f, x, y: torch.save({"images": x}, f / "images_best.pt"), "images_best.pt: expected a tensor but got dict"),

@@ -14,7 +14,9 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from stages.calibrators.early_stopped import early_stopped
+from stages.calibrators.settings import CalibrateSettings
 from stages.shared.errors import UserError
+from stages.shared.settings import parse, read_yaml
 from stages.standalone import PAPER, calibrated, fit_mts, fit_temperatures, judge, read_logits
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +66,10 @@ def test_it_is_the_pipelines_fit(mine):
     assert fit.early_stopped.temperature == pytest.approx(early_stopped(logits, mine["labels"], PAPER).temperature, rel=1e-4)
     assert fit.converged.bound_hit, "all images are right: the optimum is T -> 0"
     assert fit_mts(model, mine["images"], mine["labels"], 0.5, seed=1) != fit_mts(model, mine["images"], mine["labels"], 0.5, seed=2)
+
+
+def test_its_settings_are_the_pipelines():
+    assert PAPER == parse(CalibrateSettings, read_yaml(ROOT / "params.yaml")["calibrate"], "params.yaml")
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])

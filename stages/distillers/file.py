@@ -25,6 +25,7 @@ from stages.shared.settings import Positive, Section
 
 __all__ = ["Settings", "start"]
 
+
 class Settings(Section):
     """Keys of a row's `distill:`."""
 
@@ -48,7 +49,7 @@ def start(problem: Problem, settings: Settings) -> Method:
     labels = labels.long()
     if not bool(images.isfinite().all()):
         raise UserError(f"{source}: images with {int((~images.isfinite()).sum())} numbers that are not finite")
-    if len(labels) == 0 or not 0 <= int(labels.min()) <= int(labels.max()) < problem.real.classes:
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < problem.real.classes:
         raise UserError(f"{source}: labels from {int(labels.min())} to {int(labels.max())}; allowed: 0 to {problem.real.classes - 1}")
     counts = labels.bincount(minlength=problem.real.classes).tolist()
     if set(counts) != {problem.ipc}:
