@@ -27,7 +27,7 @@ from stages.shared.randomness import generator
 from stages.shared.settings import Count, Positive, Section, find, param, parse, pick
 from stages.shared.training import Schedule, train
 
-__all__ = ["BufferSettings", "ImportedBuffer", "buffer", "take_in"]
+__all__ = ["BufferSettings", "ImportedBuffer", "buffer", "take_in", "trajectory_files"]
 
 
 class BufferSettings(Section):
@@ -83,16 +83,13 @@ def buffer(
 def take_in(settings: ImportedBuffer, network: NetworkSettings, prepared: Path, folder: Path, name: str) -> None:
     """Write `trajectories.safetensors` and `curve.csv` (accuracy of the first expert on 1,000 training images) to `folder`.
 
-    A list of trajectories a file, each a list of snapshots, each the list of a network's parameters. An accuracy that
-    does not grow says that the images are whitened differently from those that the experts have seen.
+    A list of trajectories a file, each a list of snapshots, each the list of a network's parameters. Whether the images are
+    whitened as those that the experts have seen, no file says: a lower accuracy than their own would.
 
     Raises:
         UserError: no such file, or one that holds anything else, networks of another shape or numbers that are not finite.
     """
-    key = f"buffers.{name}.files"
-    files = sorted(Path(settings.files).glob("replay_buffer_*.pt"), key=lambda file: (len(file.name), file.name))
-    if not files:
-        raise UserError(f"{key}: {settings.files!r} has no replay_buffer_*.pt")
+    files = trajectory_files(settings, f"buffers.{name}.files")
     data = load_split(prepared, "train")
     flat, experts = flat_convnet(network, data, torch.device("cpu")), []
     for file in files:
@@ -110,11 +107,21 @@ def take_in(settings: ImportedBuffer, network: NetworkSettings, prepared: Path, 
             experts.append(torch.stack([torch.cat([p.flatten().float() for p in snapshot]) for snapshot in trajectory[: settings.epochs + 1]]))
             if not bool(experts[-1].isfinite().all()):
                 raise UserError(f"{file}: a trajectory with numbers that are not finite")
+            if bool((experts[-1][1:] == experts[-1][:-1]).all(1).any()):
+                raise UserError(f"{file}: a trajectory that stands still; MTT's code, run on a CPU, writes the last weights for every epoch")
     some = torch.randperm(len(data.labels), generator=generator("imported buffer"))[:1000]
     with torch.no_grad():
         accuracies = [float((flat(theta, data.images[some]).argmax(1) == data.labels[some]).float().mean()) for theta in experts[0][1:]]
     write_tensors(folder / "trajectories.safetensors", {"snapshots": torch.stack(experts)}, {"settings": settings.model_dump()})
     write_curve(folder / "curve.csv", {"epoch": range(1, settings.epochs + 1), "accuracy": accuracies})
+
+
+def trajectory_files(settings: ImportedBuffer, key: str) -> list[Path]:
+    """The files of MTT's code in a folder, in the order that it wrote them in."""
+    found = sorted(Path(settings.files).expanduser().glob("replay_buffer_*.pt"), key=lambda file: (len(file.name), file.name))
+    if not found:
+        raise UserError(f"{key}: {settings.files!r} has no replay_buffer_*.pt; allowed: their own folder, <buffer_path>/<data set>/ConvNet of MTT's code")
+    return found
 
 
 def main(name: str) -> None:

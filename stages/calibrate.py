@@ -18,7 +18,7 @@ from stages.shared.convnet import NetworkSettings
 from stages.shared.device import pick_device
 from stages.shared.errors import run_stage
 from stages.shared.files import write_json
-from stages.shared.flat import flat_convnet
+from stages.shared.flat import flat_convnet, predict
 from stages.shared.images import load_set
 from stages.shared.settings import Ratio, Section, find, param, parse, pick
 
@@ -52,8 +52,7 @@ def calibrate(
         fits = {"early_stopped": [], "converged": []}
         for repeat, weight in enumerate(theta[method.NETWORKS]):
             images, labels = method.fitting_images(data, shares[name], mask_ratio, seed, repeat)
-            with torch.no_grad():
-                logits = flat(weight.to(device), images.to(device)).cpu()
+            logits = predict(flat, weight.to(device), images.to(device)).cpu()
             fits["early_stopped"].append(early_stopped(logits, labels, settings))
             fits["converged"].append(optimum(logits.numpy(), labels.numpy(), settings.bounds))
         result["methods"][name] = {"networks": method.NETWORKS} | {

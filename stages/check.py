@@ -8,7 +8,8 @@ Runs again whenever a setting changes; its output never does, so nothing else re
 import importlib
 from pathlib import Path
 
-from stages.buffer import BufferSettings, ImportedBuffer
+from stages.architectures import ArchitecturesSettings
+from stages.buffer import BufferSettings, ImportedBuffer, trajectory_files
 from stages.calibrate import CalibrateRow
 from stages.calibrators.settings import CalibrateSettings
 from stages.distill import DistillRow
@@ -57,6 +58,12 @@ class Imported(ImportedBuffer):
     suite: str
 
 
+class Architectures(ArchitecturesSettings):
+    """`architectures.<row>` of a suite."""
+
+    suite: str
+
+
 class Row(DistillRow, TrainRow, CalibrateRow):
     """`runs.<name>` of a suite: one distilled set and what is trained on it, a row of the tables."""
 
@@ -69,6 +76,7 @@ class Suite(Section):
     datasets: dict[str, Dataset]
     buffers: dict[str, dict]  # each a Buffer, or an Imported
     runs: dict[str, Row]
+    architectures: dict[str, Architectures]  # by row
 
 
 def check(listed: list[Path]) -> None:
@@ -91,7 +99,7 @@ def check(listed: list[Path]) -> None:
         suite = parse(Suite, read_yaml(path), str(path))
         buffers = {name: parse(Imported if "files" in values else Buffer, values, f"{path}: buffers.{name}") for name, values in suite.buffers.items()}
         suite = suite.model_copy(update={"buffers": buffers})
-        for kind in ("datasets", "buffers", "runs"):
+        for kind in ("datasets", "buffers", "runs", "architectures"):
             for name, entry in getattr(suite, kind).items():
                 if (kind, name) in owner:
                     raise UserError(f"{path}: {kind}.{name} is in {owner[kind, name]} too; names are unique over all suites")
@@ -100,6 +108,9 @@ def check(listed: list[Path]) -> None:
         check_suite(suite, path)
         if path in listed:
             check_images(suite, path, data_root(params.data_root))
+            for name, entry in suite.buffers.items():
+                if isinstance(entry, Imported):
+                    trajectory_files(entry, f"{path}: buffers.{name}.files")
 
 
 def check_suite(suite: Suite, path: Path) -> None:
@@ -122,6 +133,11 @@ def check_suite(suite: Suite, path: Path) -> None:
                 raise UserError(f"{where}.reads: {row.reads!r}, but backbone {row.backbone!r} reads expert trajectories; allowed: buffer/<name>")
             if needed > (there := suite.buffers[row.reads.removeprefix("buffer/")].epochs):
                 raise UserError(f"{where}.distill: max_start_epoch - 1 + expert_epochs = {needed}, but {row.reads} has {there} epochs; allowed: at most that")
+    for name, entry in suite.architectures.items():
+        known(f"{path}: architectures", name, suite.runs)
+        known(f"{path}: architectures.{name}.dataset", entry.dataset, [suite.runs[name].dataset])
+        for network in entry.networks:
+            known(f"{path}: architectures.{name}.networks", network, names_in("networks"))
 
 
 def check_images(suite: Suite, path: Path, root: Path) -> None:

@@ -10,32 +10,19 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from stages.calibrators.optimum import optimum
-from stages.metrics.ece import ece, reliability
-from stages.metrics.scores import accuracy, brier, confidence_gap, log_softmax, nll
+from stages.metrics.ece import reliability
+from stages.metrics.scores import log_softmax, scores
 from stages.shared.errors import run_stage
 from stages.shared.files import write_json
 from stages.shared.settings import Count, Section, find, param, parse
 
-__all__ = ["EvaluateSettings", "evaluate", "scores"]
+__all__ = ["EvaluateSettings", "evaluate"]
 
 
 class EvaluateSettings(Section):
     """`evaluate` of params.yaml."""
 
     bins: Count
-
-
-def scores(log_p: np.ndarray, labels: np.ndarray, temperature: float, bins: int) -> dict[str, float]:
-    """Every number of one network's `(N, K)` log-probabilities at a temperature: shares in [0, 1], NLL in nats."""
-    p = np.exp(log_p)
-    return {
-        "accuracy": accuracy(p, labels),
-        "ece": ece(p, labels, bins),
-        "nll": nll(log_p, labels),
-        "brier": brier(p, labels),
-        "confidence_gap": confidence_gap(p, labels),
-        "temperature": temperature,
-    }
 
 
 def methods(logits: dict[str, np.ndarray], labels: np.ndarray, fitted: dict, bounds: tuple[float, float]) -> dict[str, tuple[str, list[float], list[bool]]]:
@@ -67,7 +54,7 @@ def evaluate(bins: int, bounds: tuple[float, float], name: str, logits_file: Pat
     result = {}
     for method, (group, temperature, bound_hit) in methods(logits, labels, fitted, bounds).items():
         log_p = [log_softmax(z / t) for z, t in zip(logits[group], temperature)]
-        each = [scores(one, labels, t, bins) for one, t in zip(log_p, temperature)]
+        each = [scores(one, labels, bins) | {"temperature": t} for one, t in zip(log_p, temperature)]
         pooled = np.exp(np.concatenate(log_p))
         result[method] = {key: [one[key] for one in each] for key in each[0]} | {
             "bound_hit": bound_hit,

@@ -28,12 +28,13 @@ def export(distilled: Path, prepared: Path, folder: Path) -> None:
     if folder.exists():
         raise UserError(f"{folder}: exists; allowed: a new folder")
     data, _ = load_set(distilled, prepared)
-    pixels = (load_transform(prepared).backward(data.images) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    images = data.images[:]
+    pixels = (load_transform(prepared).backward(images) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     names, here = class_names(prepared), folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         (here / "pictures").mkdir(parents=True)
         shutil.copy(distilled, here / "set.safetensors")
-        torch.save(data.images, here / "images_best.pt")
+        torch.save(images, here / "images_best.pt")
         torch.save(data.labels, here / "labels_best.pt")
         for i, (picture, label) in enumerate(zip(pixels, data.labels.tolist())):
             (here / "pictures" / names[label]).mkdir(exist_ok=True)

@@ -17,13 +17,17 @@ from stages.shared.sources import ImageSettings, read_images
 ZCA_EPS = 0.1
 
 
-def prepare(settings: ImageSettings, folder: Path, key: str = "images", root: Path = Path("data/raw")) -> None:
+def prepare(settings: ImageSettings, folder: Path, key: str = "images", root: Path = Path("data/raw"), cache: Path | None = None) -> None:
     """Write `{train,test,transform}.safetensors` and `info.json` (classes, shape, counts) to `folder`.
+
+    Args:
+        root: where copies of the paper's data sets lie or are fetched to.
+        cache: a folder to keep decoded pictures in.
 
     Raises:
         UserError: the source is not there and cannot be fetched into `root`, or is not usable; see `stages/shared/sources.py`.
     """
-    classes, splits = read_images(settings, key, root)
+    classes, splits = read_images(settings, key, root, cache)
     for name, split in splits.items():
         images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
         write_tensors(folder / f"{name}.safetensors", {"images": images, "labels": labels})
@@ -44,16 +48,27 @@ def fit_transform(images: torch.Tensor, settings: ImageSettings, key: str) -> Tr
     for name, value in (("mean", settings.mean), ("std", settings.std)):
         if value is not None and len(value) != channels:
             raise UserError(f"{key}.{name}: {value} has {len(value)} numbers; allowed: one for each of {channels} channels")
-    pixels = images.transpose(0, 1).flatten(1)
-    mean = torch.tensor(settings.mean) if settings.mean else torch.stack([p.double().mean() for p in pixels]).float() / 255
-    std = torch.tensor(settings.std) if settings.std else torch.stack([p.double().std() for p in pixels]).float() / 255
+    mean, std = channel_moments(images)
+    mean = torch.tensor(settings.mean) if settings.mean else mean
+    std = torch.tensor(settings.std) if settings.std else std
     return Transform(mean, 1 / std, std)
+
+
+def channel_moments(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation per channel of `(N, C, H, W)` uint8 images in [0, 1], from how often each level occurs."""
+    levels, counts = torch.arange(256, dtype=torch.float64) / 255, torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for part in images.split(1000):
+        counts += torch.stack([part[:, channel].flatten().bincount(minlength=256) for channel in range(images.shape[1])])
+    shares = counts / counts.sum(1, keepdim=True)
+    mean = shares @ levels
+    variance = (shares * (levels - mean[:, None]) ** 2).sum(1)
+    return mean.float(), variance.sqrt().float()
 
 
 def main(dataset: str) -> None:
     key = f"datasets.{dataset}.images"
     settings = parse(ImageSettings, find("datasets", dataset)[0].get("images"), key)
-    prepare(settings, Path("data/prepare") / dataset, key, data_root(param("data_root")))
+    prepare(settings, Path("data/prepare") / dataset, key, data_root(param("data_root")), Path("scratch/decoded"))
 
 
 if __name__ == "__main__":

@@ -14,30 +14,36 @@ from stages.figures import reliability_diagrams
 from stages.shared.errors import run_stage
 from stages.shared.files import replacing, write_text
 from stages.shared.settings import listed_suites, param, pick, read_yaml
-from stages.tables import METHODS, Row, Table, table1, table7
+from stages.tables import METHODS, Row, Table, architectures, table1, table7
 
 __all__ = ["listed_rows", "report"]
 
 FIGURE1 = ("raw", "focal", "mixup", "label_smoothing", "ts", "mts")
 
 
-def report(rows: dict[str, Row], start: float, evaluated: Path, folder: Path) -> None:
-    """Write `table{1,7}.{csv,md,tex}` and `figures/reliability-<row>.png` to `folder`.
+def report(rows: dict[str, Row], start: float, tried: dict[str, list[str]], evaluated: Path, folder: Path) -> None:
+    """Write `{table1,table7,architectures}.{csv,md,tex}` and `figures/reliability-<row>.png` to `folder`.
 
     Args:
         rows: by name, in the tables' order.
         start: first temperature of the LBFGS runs.
-        evaluated: folder of `<row>.json`.
+        tried: networks by row whose set is tried on others than its own.
+        evaluated: folder of `<row>.json` and `architectures/<row>.json`.
     """
-    files = {name: evaluated / f"{name}.json" for name in rows}
-    results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    results = read_results(evaluated, rows)
     paper = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text())
     for table in (table1, table7):
         write_table(table(rows, results, paper, start), folder / table.__name__)
+    write_table(architectures(tried, read_results(evaluated / "architectures", tried)), folder / "architectures")
     for name, result in results.items():
         figure = reliability_diagrams(result["methods"], {key: METHODS[key] for key in FIGURE1})
         with replacing(folder / "figures" / f"reliability-{name}.png") as temporary:
             figure.savefig(temporary, dpi=130, metadata={"Software": None})
+
+
+def read_results(folder: Path, names) -> dict[str, dict]:
+    """`<name>.json` of each name that has one."""
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in names if (folder / f"{name}.json").exists()}
 
 
 def write_table(table: Table, path: Path) -> None:
@@ -68,8 +74,13 @@ def listed_rows() -> dict[str, Row]:
     return {name: pick(Row, values, f"{path}: runs.{name}") for path in listed_suites() for name, values in read_yaml(path)["runs"].items()}
 
 
+def listed_architectures() -> dict[str, list[str]]:
+    """The networks that each row of those suites is tried on."""
+    return {name: values["networks"] for path in listed_suites() for name, values in read_yaml(path)["architectures"].items()}
+
+
 def main() -> None:
-    report(listed_rows(), param("calibrate")["start"], Path("data/evaluate"), Path("reports"))
+    report(listed_rows(), param("calibrate")["start"], listed_architectures(), Path("data/evaluate"), Path("reports"))
 
 
 if __name__ == "__main__":

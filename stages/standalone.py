@@ -23,10 +23,9 @@ from stages.calibrators import mts
 from stages.calibrators.early_stopped import early_stopped
 from stages.calibrators.optimum import Fit, optimum
 from stages.calibrators.settings import CalibrateSettings
-from stages.evaluate import scores
 from stages.figures import reliability_diagrams
 from stages.metrics.ece import reliability
-from stages.metrics.scores import log_softmax
+from stages.metrics.scores import log_softmax, scores
 from stages.shared.errors import UserError, run_stage
 from stages.shared.files import replacing, write_json
 from stages.shared.images import LabelledImages
@@ -76,7 +75,7 @@ def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 def judge(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0, bins: int = 10) -> dict:
     """Accuracy, ECE, NLL, Brier score and confidence gap at a temperature, as shares in [0, 1] (NLL in nats)."""
-    return scores(log_softmax(np.asarray(logits) / temperature), np.asarray(labels), temperature, bins)
+    return scores(log_softmax(np.asarray(logits) / temperature), np.asarray(labels), bins) | {"temperature": temperature}
 
 
 def diagram(logits: np.ndarray, labels: np.ndarray, temperatures: dict[str, float], bins: int = 10) -> Figure:

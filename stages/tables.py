@@ -7,7 +7,7 @@ import pandas as pd
 
 from stages.shared.settings import Count, Ratio, Section
 
-__all__ = ["METHODS", "Row", "Table", "mean_std", "table1", "table7", "worse_than_raw"]
+__all__ = ["METHODS", "Row", "Table", "architectures", "mean_std", "table1", "table7", "worse_than_raw"]
 
 METHODS = {
     "raw": "Raw",
@@ -21,6 +21,10 @@ METHODS = {
     "mts_converged": "MTS conv.",
     "oracle": "Oracle T",
 }
+
+
+SCORES = ("accuracy", "ece", "nll", "brier", "confidence_gap")
+ARCHITECTURE_NUMBERS = {"accuracy": "Accuracy", "ece": "ECE", "confidence_gap": "Confidence - accuracy"}
 
 
 class Row(Section):
@@ -50,6 +54,29 @@ def table7(rows: dict[str, Row], results: dict[str, dict], paper: dict, start: f
     """The same for networks trained on the full data."""
     full = {name: row for name, row in rows.items() if row.backbone == "full"}
     return ece_table("Table 7: ECE of networks trained on the full data", full, results, paper, start)
+
+
+def architectures(tried: dict[str, list[str]], results: dict[str, dict]) -> Table:
+    """Accuracy and ECE of other networks on a row's distilled set.
+
+    Args:
+        tried: networks by row, in the table's order.
+        results: `data/evaluate/architectures/<row>.json` by row; rows without one are shown as missing.
+    """
+    lines, numbers = [], []
+    for name, networks in tried.items():
+        for network in networks:
+            found = results.get(name, {}).get(network)
+            cells = {title: _percent(found[key]) if found else "missing" for key, title in ARCHITECTURE_NUMBERS.items()}
+            lines.append({"Row": name, "Network": network, "Weights": f"{found['parameters']:,}" if found else "missing"} | cells)
+            if found:
+                pairs = {f"{key}_{part}": value for key in SCORES for part, value in zip(("mean", "std"), mean_std(found[key]))}
+                numbers.append({"row": name, "network": network, "parameters": found["parameters"], "repeats": len(found["ece"])} | pairs)
+    notes = [
+        "In percent, mean ± standard deviation over repeats: networks trained with cross-entropy on a set that was distilled for `convnet`, uncalibrated.",
+        "Confidence - accuracy is positive where a network is over-confident. All networks train on the row's own schedule and step size; none is tuned.",
+    ]
+    return Table("Architectures: other networks on the distilled sets", pd.DataFrame(lines), pd.DataFrame(numbers), notes)
 
 
 def ece_table(title: str, rows: dict[str, Row], results: dict[str, dict], paper: dict, start: float) -> Table:
@@ -99,7 +126,11 @@ def _cell(methods: dict | None, method: str, number: str) -> str:
     if method not in methods:
         return "-"
     mark = "†" if number == "ece" and any(methods[method]["bound_hit"]) else ""
-    return _pair([100 * value for value in mean_std(methods[method][number])]) + mark
+    return _percent(methods[method][number]) + mark
+
+
+def _percent(values: list[float]) -> str:
+    return _pair([100 * value for value in mean_std(values)])
 
 
 def _pair(values) -> str:
@@ -118,7 +149,7 @@ def _paper_ece(row: Row, paper: dict) -> dict:
 
 def _numbers(name: str, key: str, method: dict, printed) -> dict:
     out = {"row": name, "method": key, "repeats": len(method["ece"])}
-    for number in ("accuracy", "ece", "nll", "brier", "confidence_gap", "temperature"):
+    for number in (*SCORES, "temperature"):
         out[f"{number}_mean"], out[f"{number}_std"] = mean_std(method[number])
     out["bound_hits"] = sum(method["bound_hit"])
     out["paper_ece_percent"], out["paper_ece_std_percent"] = printed if isinstance(printed, list) else (printed, None)

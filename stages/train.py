@@ -10,23 +10,20 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors.torch import load_file
 
 from stages.shared.checkpoint import scratch
 from stages.shared.convnet import NetworkSettings
 from stages.shared.device import pick_device
-from stages.shared.engine import run_units
 from stages.shared.errors import UserError, run_stage
 from stages.shared.files import write_tensors
-from stages.shared.flat import FlatNetwork, flat_convnet
+from stages.shared.flat import flat_convnet
 from stages.shared.images import load_set, load_split
-from stages.shared.sampling import held_out
+from stages.shared.repeats import Group, train_groups
+from stages.shared.sampling import held_out, kept
 from stages.shared.settings import Count, Positive, Ratio, Section, find, param, parse, pick
-from stages.shared.training import Schedule, train
+from stages.shared.training import Schedule
 
-__all__ = ["TrainRow", "TrainSettings", "predict", "train_row"]
-
-TEST_BATCH = 1000
+__all__ = ["TrainRow", "TrainSettings", "step_size_of", "train_row"]
 
 
 class TrainRow(Section):
@@ -64,58 +61,27 @@ def train_row(
         UserError: `lr: learned` without a learned step size; a network whose weights are not finite.
     """
     data, step_size = load_set(distilled, prepared)
-    if row.lr == "learned" and step_size is None:
-        raise UserError(f"runs.{name}.lr: 'learned', but the distilled set has no step size of its own; allowed: a number > 0")
-    lr = step_size if row.lr == "learned" else row.lr
+    lr = step_size_of(row, step_size, name)
     test = load_split(prepared, "test")
     images, targets, test_images = data.images.to(device), F.one_hot(data.labels, data.classes).float().to(device), test.images.to(device)
     flat = flat_convnet(network, data, device)
     schedule = Schedule(row.epochs, lr, settings.batch, settings.momentum, settings.weight_decay, row.augment, drop=True)
-
-    groups = list(settings.losses)
+    groups = {loss: Group(flat, importlib.import_module(f"stages.losses.{loss}")) for loss in settings.losses}
     if held_out(data.labels, data.classes, settings.holdout, seed, 0) is not None:
-        groups.append("holdout")
-    units = [(group, repeat) for group in groups for repeat in range(settings.repeats)]
+        rows = [kept(data.labels, data.classes, settings.holdout, seed, repeat) for repeat in range(settings.repeats)]
+        groups["holdout"] = Group(flat, groups["cross_entropy"].loss, rows)
     work = {"row": row.model_dump(), "settings": settings.model_dump(exclude={"losses", "repeats"}), "network": network.model_dump(), "seed": seed}  # fmt: skip
     with scratch(f"train-{name}", work, [distilled, *prepared.glob("*.safetensors")], root) as here:
-        files = {unit: here / f"{unit[0]}-{unit[1]:02}.safetensors" for unit in units}
-
-        def run(chunk: list[int]) -> None:
-            for group in groups:
-                repeats = [units[i][1] for i in chunk if units[i][0] == group and not files[units[i]].exists()]
-                if repeats:
-                    _train_group(group, repeats)
-
-        def _train_group(group: str, repeats: list[int]) -> None:
-            x, t = images, targets
-            if group == "holdout":
-                kept = [torch.ones(len(data.labels), dtype=torch.bool) for _ in repeats]
-                for keep, repeat in zip(kept, repeats):
-                    keep[held_out(data.labels, data.classes, settings.holdout, seed, repeat)] = False
-                x, t = (torch.stack([values[keep.to(device)] for keep in kept]) for values in (images, targets))
-            loss = importlib.import_module(f"stages.losses.{'cross_entropy' if group == 'holdout' else group}")
-            part = here / f"part-{group}-{repeats[0]}-{len(repeats)}.safetensors"
-            keys = [(seed, "train", repeat) for repeat in repeats]
-            theta = train(flat, loss, settings, x, t, schedule, keys, checkpoint=part).theta
-            if not bool(theta.isfinite().all()):
-                raise UserError(f"{name}: training with {group} left the finite numbers at lr {lr:g}; set a smaller runs.{name}.lr")
-            for n, repeat in enumerate(repeats):
-                write_tensors(files[group, repeat], {"theta": theta[n], "logits": predict(flat, theta[n], test_images)})
-            part.unlink(missing_ok=True)
-
-        missing = [i for i, unit in enumerate(units) if not files[unit].exists()]
-        step_operations = 3 * flat.operations(images[:1]) * min(settings.batch, len(images))
-        run_units(run, missing, step_operations, device, f"networks of {name}")
-        done = {unit: load_file(file) for unit, file in files.items()}
-        gathered = {key: {g: torch.stack([done[g, r][key] for r in range(settings.repeats)]) for g in groups} for key in ("theta", "logits")}
-        write_tensors(folder / "weights.safetensors", gathered["theta"], work)
-        write_tensors(folder / "logits.safetensors", gathered["logits"] | {"labels": test.labels})
+        theta, logits = train_groups(groups, settings.repeats, settings, images, targets, test_images, schedule, seed, name, here)
+        write_tensors(folder / "weights.safetensors", theta, work)
+        write_tensors(folder / "logits.safetensors", logits | {"labels": test.labels})
 
 
-@torch.no_grad()
-def predict(network: FlatNetwork, theta: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """`(N, K)` logits of `(N, C, H, W)` images, a batch at a time."""
-    return torch.cat([network(theta, batch) for batch in images.split(TEST_BATCH)])
+def step_size_of(row: TrainRow, learned: float | None, name: str) -> float:
+    """The row's `lr`, which may be that of the distilled set."""
+    if row.lr == "learned" and learned is None:
+        raise UserError(f"runs.{name}.lr: 'learned', but the distilled set has no step size of its own; allowed: a number > 0, or with backbone 'file' a distill.step_size")
+    return learned if row.lr == "learned" else row.lr
 
 
 def main(name: str) -> None:

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 
 from stages import buffer as buffer_stage
+from stages.architectures import architectures
 from stages.buffer import BufferSettings, buffer
 from stages.calibrate import calibrate
 from stages.calibrators.settings import CalibrateSettings
@@ -84,8 +85,11 @@ def run(shapes, folder, device):
         weights, logits, temperatures = folder / "train" / name / "weights.safetensors", folder / "train" / name / "logits.safetensors", folder / "calibrate" / f"{name}.json"
         calibrate(CALIBRATE, TRAIN.holdout, settings.mask_ratio, NETWORK, prepared, distilled, weights, temperatures, 0, device)
         evaluate(10, CALIBRATE.bounds, name, logits, temperatures, folder / "evaluate" / f"{name}.json", folder / "reports" / "metrics" / f"{name}.json")
+    name, tried = "shapes-mtt-ipc2", ["convnet", "mlp"]
+    others = folder / "evaluate" / "architectures" / f"{name}.json"
+    architectures(tried, ROWS[name], name, TRAIN, NETWORK, 10, prepared, folder / "distill" / name / "set.safetensors", others, 0, device, folder / "scratch")
     rows = {name: pick(TableRow, settings.model_dump(), name) for name, settings in ROWS.items()}
-    report(rows, CALIBRATE.start, folder / "evaluate", folder / "reports")
+    report(rows, CALIBRATE.start, {name: tried, "shapes-full": ["mlp"]}, folder / "evaluate", folder / "reports")
     return folder
 
 
@@ -103,6 +107,15 @@ def test_every_row_gets_to_the_table(once):
     ipc1 = next(line for line in text.splitlines() if line.startswith("| shapes-random-ipc1 "))
     assert ipc1.split("|")[4].strip() == "-", "no TS at one image a class"
     assert not list((once / "scratch").glob("*/*")), "checkpoints are gone when the work is done"
+
+
+def test_the_convnet_among_the_architectures_is_raw(once):
+    tried = json.loads((once / "evaluate" / "architectures" / "shapes-mtt-ipc2.json").read_text())
+    raw = json.loads((once / "evaluate" / "shapes-mtt-ipc2.json").read_text())["methods"]["raw"]
+    assert all(tried["convnet"][key] == raw[key] for key in ("accuracy", "ece", "nll", "brier")) and tried["mlp"]["nll"] != raw["nll"]
+    lines = [line.split("|")[1:-1] for line in (once / "reports" / "architectures.md").read_text().splitlines() if line.startswith("|")]
+    assert [[cell.strip() for cell in line[:2]] for line in lines[2:]] == [["shapes-mtt-ipc2", "convnet"], ["shapes-mtt-ipc2", "mlp"], ["shapes-full", "mlp"]]
+    assert lines[2][3].strip().startswith(f"{100 * np.mean(raw['accuracy']):.2f} ±") and lines[4][3].strip() == "missing"
 
 
 def test_metrics_are_flat_numbers_in_percent(once):
@@ -207,7 +220,7 @@ def test_a_grid_has_a_line_for_each_class():
 
 def test_without_whitening_images_have_mean_zero_and_deviation_one(shapes, tmp_path):
     prepare(ImageSettings(source=str(shapes / "raw"), whitening="none"), tmp_path)
-    images = load_split(tmp_path, "train").images
+    images = load_split(tmp_path, "train").images[:]
     assert torch.allclose(images.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
     assert torch.allclose(images.std((0, 2, 3)), torch.ones(3), atol=1e-3)
 

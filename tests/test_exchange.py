@@ -5,8 +5,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
+import yaml
+from conftest import ROOT
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from stages.buffer import ImportedBuffer
 from stages.buffer import take_in as take_in_buffer
@@ -18,6 +21,7 @@ from stages.shared.errors import UserError
 from stages.shared.flat import FlatNetwork
 from stages.shared.images import load_split, load_transform
 from stages.shared.sources import ImageSettings
+from stages.train import TrainRow, TrainSettings, train_row
 
 NETWORK, CPU = NetworkSettings(width=4, depth=2), torch.device("cpu")
 CLASSES = ("ant", "bee", "cow")
@@ -76,6 +80,23 @@ def test_a_set_from_elsewhere_is_taken_in_as_it_is(form, prepared, pair, tmp_pat
     assert float(made["step_size"]) == pytest.approx(0.03 if form is as_ours else 0.02)
 
 
+def test_a_pair_may_have_a_number_and_its_step_size_beside_it(prepared, pair, tmp_path):
+    """As a run's folder has them that was stopped early; `lr_*.pt` as successors of MTT write it."""
+    folder = as_mtt(tmp_path / "in", pair[0].requires_grad_(), pair[1])
+    for name in ("images", "labels"):
+        (folder / f"{name}_best.pt").rename(folder / f"{name}_100.pt")
+    torch.save(pair[0], folder / "images_zca_100.pt")
+    torch.save(torch.tensor(0.04, requires_grad=True), folder / "lr_100.pt")
+    made = take_in(prepared, folder, tmp_path / "out", step_size=0.02)
+    assert torch.equal(made["images"], pair[0]) and float(made["step_size"]) == pytest.approx(0.04)
+    torch.save(torch.tensor(-0.04), folder / "lr_100.pt")
+    with pytest.raises(UserError, match="lr_100.pt: a step size of -0.04"):
+        take_in(prepared, folder, tmp_path / "again")
+    torch.save(pair[0], folder / "images_200.pt")
+    with pytest.raises(UserError, match="2 files images_<number>.pt; allowed: one, or images_best.pt"):
+        take_in(prepared, folder, tmp_path / "again")
+
+
 def test_labels_may_be_kept_as_floats(prepared, pair, tmp_path):
     made = take_in(prepared, as_mtt(tmp_path / "in", pair[0], pair[1].float()), tmp_path / "out")
     assert made["labels"].dtype == torch.int64 and "step_size" not in made
@@ -97,7 +118,9 @@ class Code:
         (lambda f, x, y: (f / "images_best.pt").write_bytes(pickle.dumps(Code())), "images_best.pt: cannot be read as tensors"),
         (lambda f, x, y: (f / "images_best.pt").write_bytes((f / "images_best.pt").read_bytes()[:900]), "images_best.pt: cannot be read as tensors"),
         (lambda f, x, y: (f / "images_best.pt").write_text("no tensor"), "images_best.pt: cannot be read as tensors"),
-        (lambda f, x, y: (f / "labels_best.pt").unlink(), "labels_best.pt: cannot be read as tensors: .*No such file"),
+        (lambda f, x, y: (f / "labels_best.pt").unlink(), "labels_best.pt: missing beside images_best.pt"),
+        (lambda f, x, y: torch.save(torch.eye(6), f / "labels_best.pt"), r"labels \(6, 6\); allowed: .*soft labels are not supported"),
+        (lambda f, x, y: torch.save("fast", f / "lr_best.pt"), "lr_best.pt: expected a number"),
         (lambda f, x, y: torch.save(x[:, :1], f / "images_best.pt"), r"images \(6, 1, 8, 8\), labels \(6,\); allowed for this data set: \(N, 3, 8, 8\)"),
         (lambda f, x, y: torch.save(x[:5], f / "images_best.pt"), r"images \(5, 3, 8, 8\), labels \(6,\)"),
         (lambda f, x, y: torch.save(x / 0, f / "images_best.pt"), "images with 1152 numbers that are not finite"),
@@ -179,6 +202,43 @@ def test_exported_pictures_are_the_images_to_eight_bits(prepared, pair, tmp_path
     assert not [f for f in tmp_path.iterdir() if f.name.startswith(".")]
 
 
+def plain_accuracy(images, labels, test, seed) -> float:
+    """What anybody would write: modules and an optimiser of PyTorch, nothing of this project."""
+    torch.manual_seed(seed)
+    blocks = []
+    for channels in (1, 16):
+        blocks += [nn.Conv2d(channels, 16, 3, padding=1), nn.InstanceNorm2d(16, affine=True), nn.ReLU(), nn.AvgPool2d(2)]
+    network = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(64, 10))
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    for _ in range(100):
+        order = torch.randperm(len(labels))
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(network(images[order]), labels[order]).backward()
+        optimiser.step()
+    with torch.no_grad():
+        return float((network.eval()(test.images).argmax(1) == test.labels).float().mean())
+
+
+def test_an_exported_set_trains_plain_pytorch_networks_to_the_same_accuracy(tmp_path):
+    prepare(ImageSettings(source="digits", whitening="zca"), tmp_path / "prepared")
+    network, scratch = NetworkSettings(width=16, depth=2), tmp_path / "scratch"
+    loops = {"iterations": 3, "outer_loops": 5, "inner_loops": 5, "lr_net": 0.2}
+    row = DistillRow(dataset="digits", backbone="dsa", ipc=10, reads="nothing", mdt=0, distill=loops)
+    distill(row, "digits-dsa", network, tmp_path / "prepared", tmp_path, tmp_path / "made", 0, CPU, scratch)
+    export(tmp_path / "made" / "set.safetensors", tmp_path / "prepared", tmp_path / "exported")
+    images, labels = (torch.load(tmp_path / "exported" / f"{name}_best.pt", weights_only=True) for name in ("images", "labels"))
+    test, repeats = load_split(tmp_path / "prepared", "test"), 8
+    theirs = [plain_accuracy(images, labels, test, seed) for seed in range(repeats)]
+
+    settings = TrainSettings.model_validate(yaml.safe_load((ROOT / "params.yaml").read_text())["train"] | {"repeats": repeats, "losses": ["cross_entropy"]})
+    schedule = TrainRow(epochs=100, lr=0.05, augment=False)
+    train_row(schedule, "digits-dsa", settings, network, tmp_path / "prepared", tmp_path / "made" / "set.safetensors", tmp_path / "train", 0, CPU, scratch)
+    logits = load_file(tmp_path / "train" / "logits.safetensors")
+    ours = (logits["cross_entropy"].argmax(2) == logits["labels"]).float().mean(1)
+    spread = (ours.var() + torch.tensor(theirs).var()).sqrt() / repeats**0.5
+    assert abs(float(ours.mean()) - float(np.mean(theirs))) < 4 * float(spread) < 0.03 and float(ours.mean()) > 0.85
+
+
 # Expert trajectories of MTT's own code
 
 
@@ -215,6 +275,7 @@ def test_replay_buffers_become_trajectories(prepared, tmp_path):
         (lambda f: torch.save([[[torch.zeros(3)]]], f / "replay_buffer_1.pt"), "replay_buffer_1.pt: snapshots of another network"),
         (lambda f: [file.unlink() for file in f.iterdir()], "buffers.mtt.files: .* has no replay_buffer"),
         (lambda f: torch.save([[[p.detach() / 0 for p in ConvNet(3, 8, 3, 4, 2).parameters()]] * 4], f / "replay_buffer_1.pt"), "not finite"),
+        (lambda f: torch.save([[[p.detach() for p in ConvNet(3, 8, 3, 4, 2).parameters()]] * 4], f / "replay_buffer_1.pt"), "stands still; MTT's code, run on a CPU"),
     ],
 )
 def test_replay_buffers_that_cannot_be_used_are_refused(spoil, expected, prepared, tmp_path):

@@ -15,9 +15,9 @@ import yaml
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parent.parent
-STAGES = ["prepare", "buffer", "distill", "train", "calibrate", "evaluate", "pictures", "report"]
+STAGES = ["prepare", "buffer", "distill", "train", "calibrate", "evaluate", "architectures", "pictures", "report"]
 # Modules that a stage finds by name; where dvc.yaml has a template, that of the row is a dependency.
-BY_NAME = {"distill": "stages/distillers", "train": "stages/losses"}
+BY_NAME = {"distill": "stages/distillers", "train": "stages/losses", "architectures": "stages/networks"}
 TEMPLATE = {"distill": "stages/distillers/${item.backbone}.py"}
 
 
@@ -72,7 +72,7 @@ def test_calibration_and_training_never_see_test_labels():
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["calibrate"]["do"]["deps"]
     assert not any("logits" in dep for dep in deps)
     uses = [line.strip() for line in (ROOT / "stages/train.py").read_text().splitlines() if "test.labels" in line]
-    assert uses == ['write_tensors(folder / "logits.safetensors", gathered["logits"] | {"labels": test.labels})']
+    assert uses == ['write_tensors(folder / "logits.safetensors", logits | {"labels": test.labels})']
 
 
 def test_execution_settings_are_no_parameters():
@@ -110,8 +110,8 @@ def test_the_readmes_backbone_is_one_file_and_one_row(tmp_path):
     for name in ("stages", "suites", "data/nothing", "params.yaml", "dvc.yaml"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
     (tmp_path / "stages/distillers/means.py").write_text(code)
-    with (tmp_path / "suites/digits.yaml").open("a") as suite:  # which ends in its runs
-        suite.write("\n" + textwrap.indent(row, "  "))
+    suite = tmp_path / "suites/digits.yaml"
+    suite.write_text(suite.read_text().replace("\nruns:\n", "\nruns:\n" + textwrap.indent(row, "  ") + "\n"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages' `python` is this one
     for command in ("init --no-scm -q", "repro -q distill@digits-means-ipc1"):
         run = subprocess.run([sys.executable, "-m", "dvc", *command.split()], cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PATH": path})

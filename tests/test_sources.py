@@ -16,8 +16,8 @@ from conftest import outside
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from stages.prepare import prepare
-from stages.shared import archives, files
+from stages.prepare import channel_moments, prepare
+from stages.shared import archives, files, sources
 from stages.shared.archives import ARCHIVES, Archive, data_root, download, locate
 from stages.shared.errors import UserError, run_stage
 from stages.shared.images import load_split
@@ -33,12 +33,13 @@ def unpacked(tmp_path_factory) -> Path:
     return root
 
 
-# counts of train and test, side, classes, first and last class, mean and std per channel of the training images in [0, 1]
+# counts of train and test, side, classes, first and last class, mean and std per channel of the training images in [0, 1]:
+# of CIFAR the published ones, of the subsets those that Pillow and NumPy find
 FACTS = {
     "cifar10": (50_000, 10_000, 32, 10, "airplane", "truck", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": (50_000, 10_000, 32, 100, "apple", "worm", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "tinyimagenet": (4_000, 1_000, 64, 200, "n01443537", "n12267677", None, None),
-    "imagenette": (600, 200, 128, 10, "n01440764", "n03888257", None, None),
+    "tinyimagenet": (4_000, 1_000, 64, 200, "n01443537", "n12267677", (0.4812, 0.4488, 0.3976), (0.2768, 0.2703, 0.2823)),
+    "imagenette": (600, 200, 128, 10, "n01440764", "n03888257", (0.4628, 0.4564, 0.4319), (0.2731, 0.2700, 0.2922)),
 }
 
 
@@ -51,9 +52,8 @@ def test_a_data_set_is_what_it_should_be(name, unpacked):
     for split, size in (("train", train), ("test", test)):
         assert splits[split].images.shape == (size, 3, side, side) and splits[split].images.dtype == np.uint8
         assert np.bincount(splits[split].labels).tolist() == [size // count] * count
-    if mean:  # the published figures
-        pixels = splits["train"].images / np.float32(255)
-        assert np.allclose(pixels.mean((0, 2, 3)), mean, atol=1e-4) and np.allclose(pixels.std((0, 2, 3)), std, atol=1e-4)
+    ours = channel_moments(torch.from_numpy(splits["train"].images))
+    assert np.allclose(ours[0], mean, atol=1e-4) and np.allclose(ours[1], std, atol=1e-4)
 
 
 def test_tiny_imagenets_validation_images_have_the_classes_of_its_text_file(unpacked):
@@ -107,6 +107,44 @@ def test_cifar_is_read_as_its_archive_has_it(tmp_path, monkeypatch):
     assert np.array_equal(splits["train"].images.reshape(50, -1), images[:50]) and np.array_equal(splits["test"].labels, labels[50:])
     prepare(ImageSettings(source="cifar10"), tmp_path / "out", root=tmp_path)
     assert load_split(tmp_path / "out", "train").images.shape == (50, 3, 32, 32)
+
+
+@pytest.mark.parametrize("layout", ["archive", "folders", "digits"])
+def test_a_few_images_of_each_class(layout, tmp_path, monkeypatch, unpacked):
+    if layout == "archive":
+        images, labels = fake_cifar(tmp_path, monkeypatch)
+        settings, root, first = ImageSettings(source="cifar10", per_class=2), tmp_path, images[0]
+    elif layout == "folders":
+        settings, root = ImageSettings(source="imagenette", per_class=2, resize=16), unpacked
+        first = read_images(settings.model_copy(update={"per_class": None}), "images", root)[1]["train"].images[0]
+    else:
+        settings, root = ImageSettings(source="digits", per_class=2), tmp_path
+        first = read_images(ImageSettings(source="digits"), "images", root)[1]["train"].images[0]
+    source, (classes, splits) = find_images(settings, "images", root), read_images(settings, "images", root)
+    assert source.counts == [2] * 10 and len(classes) == 10
+    for split in splits.values():
+        assert len(split.images) == len(split.labels) and max(np.bincount(split.labels, minlength=10)) <= 2
+    assert np.bincount(splits["train"].labels).tolist() == [2] * 10 and np.array_equal(splits["train"].images[0].reshape(-1), first.reshape(-1))
+
+
+def test_pictures_are_decoded_once(unpacked, tmp_path, monkeypatch):
+    """A second run reads what the first has decoded; another size, or a file that has changed, is decoded anew."""
+    decodings, decode = [], sources._decode
+    monkeypatch.setattr(sources, "_decode", lambda path, settings: decodings.append(path) or decode(path, settings))
+    shutil.copytree(unpacked / "imagenette2-160", tmp_path / "imagenette2-160")
+    settings, counts, read = ImageSettings(source="imagenette", resize=16, per_class=3), [], []
+    for change in (None, None, "size", "file"):
+        if change == "size":
+            settings = settings.model_copy(update={"resize": 12})
+        if change == "file":
+            file = sorted((tmp_path / "imagenette2-160/train/n01440764").iterdir())[1]
+            Image.new("RGB", (20, 20), "red").save(file)
+        decodings.clear()
+        read.append(read_images(settings, "images", tmp_path, tmp_path / "cache")[1])
+        counts.append(len(decodings))
+    assert counts == [62, 0, 62, 31]  # two splits of 30, and the first of each twice: for its shape
+    assert all(np.array_equal(read[0][split].images, read[1][split].images) for split in ("train", "test"))
+    assert (read[3]["train"].images[1] == np.array([254, 0, 0])[:, None, None]).all() and np.array_equal(read[3]["test"].images, read[2]["test"].images)
 
 
 def test_cifar_with_a_byte_changed_is_refused(tmp_path, monkeypatch):

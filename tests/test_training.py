@@ -11,6 +11,7 @@ from stages.losses import cross_entropy, focal, label_smoothing, mixup
 from stages.shared import training
 from stages.shared.convnet import ConvNet
 from stages.shared.flat import FlatNetwork
+from stages.shared.images import NormalisedImages, Transform
 from stages.shared.randomness import generator
 from stages.shared.training import Schedule, train
 
@@ -36,12 +37,33 @@ def test_many_at_once_equal_one_at_a_time(data, loss):
     assert not torch.allclose(together.theta[0], together.theta[1], atol=1e-2)
 
 
-def test_networks_may_have_images_of_their_own(data):
+def test_networks_may_train_on_some_of_the_images(data):
     network, images, targets = data
-    own = torch.stack([images[:12], images[8:]]), torch.stack([targets[:12], targets[8:]])
-    together = train(network, cross_entropy, None, *own, SCHEDULE, [(0, 0), (0, 1)])
+    rows = [torch.arange(12), torch.arange(8, 20)]
+    together = train(network, cross_entropy, None, images, targets, SCHEDULE, [(0, 0), (0, 1)], rows=rows)
     alone = train(network, cross_entropy, None, images[8:], targets[8:], SCHEDULE, [(0, 1)])
     assert torch.allclose(together.theta[1], alone.theta[0], rtol=1e-3, atol=1e-4)
+
+
+def test_images_normalised_by_batch_train_the_same_network(data):
+    """uint8 images that are normalised as they are taken out, against all of them normalised at once."""
+    network, _, targets = data
+    pixels = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8, generator=generator("pixels")).to(targets.device)
+    lazy = NormalisedImages(pixels, Transform(*(torch.tensor([value]).to(targets.device) for value in (0.4, 4.0, 0.25))))
+    whole = (pixels / 255 - 0.4) * 4
+    assert torch.equal(lazy[:], whole) and torch.equal(torch.cat(list(lazy.split(7))), whole) and torch.equal(lazy[targets[:, 0] > 0], whole[targets[:, 0] > 0])
+    by_batch, at_once = (train(network, cross_entropy, None, images, targets, SCHEDULE, [(0, 0)]) for images in (lazy, whole))
+    assert torch.equal(by_batch.theta, at_once.theta)
+
+
+def test_a_batch_in_parts_trains_the_same_network(data, monkeypatch):
+    network, images, targets = data
+    whole = train(network, focal, SETTINGS, images, targets, SCHEDULE, [(0, 0)])
+    for part in (3, 1):
+        monkeypatch.setattr(training, "part_size", lambda *_: part)
+        in_parts = train(network, focal, SETTINGS, images, targets, SCHEDULE, [(0, 0)])
+        assert torch.allclose(in_parts.theta, whole.theta, rtol=1e-3, atol=1e-4)
+        assert torch.allclose(in_parts.losses, whole.losses, rtol=1e-4) and torch.allclose(in_parts.accuracies, whole.accuracies)
 
 
 def test_the_loop_is_sgd_as_pytorch_has_it(data, monkeypatch):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from stages.distillers.mtt import matching_loss
 from stages.shared.augment import augment, draw
 from stages.shared.convnet import ConvNet
+from stages.shared.engine import part_size
 from stages.shared.flat import FlatNetwork
 from stages.shared.masking import mask_images
 from stages.shared.randomness import generator
@@ -89,3 +90,24 @@ def test_chunks_use_every_image_once_before_any_comes_again():
     chunks = chunks_of(10, 4, 6, generator(0))
     assert [len(c) for c in chunks] == [4, 4, 2, 4, 4, 2]
     assert sorted(torch.cat(chunks[:3]).tolist()) == sorted(torch.cat(chunks[3:]).tolist()) == list(range(10))
+
+
+def test_parts_of_a_batch_make_the_whole(device, monkeypatch):
+    """A CPU works through a batch in parts: their weighted sum, exact in float64 whatever their sizes."""
+    module = ConvNet(channels=2, size=8, classes=3, width=4, depth=1).double().to(device)
+    inner, draws = InnerLoss(FlatNetwork(module)), generator("parts")
+    theta = inner.network.initial(draws).double().to(device)
+    v, images = torch.randn(theta.shape, generator=draws).to(theta), torch.randn(11, 2, 8, 8, generator=draws).to(theta)
+    labels = (torch.arange(11) % 3).to(device)
+    found = []
+    for part in (11, 4, 1):
+        monkeypatch.setattr("stages.shared.unroll.part_size", lambda *_: part)
+        found.append([inner.gradient(theta, images, labels), *inner.products(theta, images, labels, v)])
+    for other in found[1:]:
+        assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-14) for a, b in zip(found[0], other))
+
+
+@pytest.mark.parametrize("count, image_bytes, size", [(256, 512 * 1024, 16), (100, 512 * 1024, 10), (10, 512 * 1024, 10), (125, 512 * 1024, 18), (7, 2**30, 1)])
+def test_parts_fit_the_cache_and_divide_the_batch_where_they_can(count, image_bytes, size):
+    assert part_size(count, image_bytes, torch.device("cpu")) == size
+    assert part_size(count, image_bytes, torch.device("cuda")) == count

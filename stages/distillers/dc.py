@@ -15,4 +15,4 @@ def start(problem: Problem, settings: Settings) -> Method:
     real = problem.real
     labels = torch.arange(real.classes, device=real.labels.device).repeat_interleave(problem.ipc)
     noise = torch.randn(len(labels), *real.images.shape[1:], generator=generator(problem.seed, "noise"))
-    return match(problem, settings, noise.to(real.images), labels, siamese=False)
+    return match(problem, settings, noise.to(real.images[:1]), labels, siamese=False)

@@ -1,6 +1,7 @@
 """A distilled set that was made elsewhere, from the folder that the row reads. It holds one of
 
-- `images_best.pt` and `labels_best.pt`, as MTT's code and its successors write them;
+- `images_best.pt` and `labels_best.pt`, as MTT's code and its successors write them, or one pair with a number in place of
+  `best`; with the step size in `lr_best.pt`, where a successor has written it;
 - one `res_*.pt`, as the code of DC and DSA writes it (of several experiments in it, the last);
 - `set.safetensors`, as `distill` and `python -m stages.export` write it;
 - a folder of pictures for each class.
@@ -42,6 +43,8 @@ def start(problem: Problem, settings: Settings) -> Method:
     folder = problem.reads
     images, labels, step_size, source = read_set(folder, problem)
     shape = tuple(problem.real.images.shape[1:])
+    if labels.dim() == 2:
+        raise UserError(f"{source}: labels {tuple(labels.shape)}; allowed: (N,), a class for each image (soft labels are not supported)")
     if images.dim() != 4 or tuple(images.shape[1:]) != shape or labels.shape != images.shape[:1]:
         raise UserError(f"{source}: images {tuple(images.shape)}, labels {tuple(labels.shape)}; allowed for this data set: (N, {', '.join(map(str, shape))}) and (N,)")
     if labels.is_floating_point() and not bool((labels == labels.round()).all()):
@@ -63,11 +66,17 @@ def start(problem: Problem, settings: Settings) -> Method:
 
 def read_set(folder: Path, problem: Problem) -> tuple[torch.Tensor, torch.Tensor, float | None, Path]:
     """Images, labels, step size where there is one, and the file that they were in."""
-    if (file := folder / "images_best.pt").exists():
-        images, labels = read_pt(file), read_pt(folder / "labels_best.pt")
+    if pairs := sorted(folder.glob("images_best.pt")) or sorted(file for file in folder.glob("images_*.pt") if file.stem[7:].isdigit()):
+        if len(pairs) > 1:
+            raise UserError(f"{folder}: {len(pairs)} files images_<number>.pt; allowed: one, or images_best.pt")
+        file = pairs[0]
+        labels_file, lr_file = (file.with_name(file.name.replace("images", other, 1)) for other in ("labels", "lr"))
+        if not labels_file.exists():
+            raise UserError(f"{labels_file}: missing beside {file.name}")
+        images, labels = read_pt(file), read_pt(labels_file)
         if not isinstance(images, torch.Tensor) or not isinstance(labels, torch.Tensor):
             raise UserError(f"{file}: expected a tensor but got {type(images).__name__}, with labels a {type(labels).__name__}")
-        return images, labels, None, file
+        return images.detach(), labels.detach(), read_step_size(lr_file) if lr_file.exists() else None, file
     if results := sorted(folder.glob("res_*.pt")):
         if len(results) > 1:
             raise UserError(f"{folder}: {len(results)} files res_*.pt; allowed: one")
@@ -86,6 +95,17 @@ def read_set(folder: Path, problem: Problem) -> tuple[torch.Tensor, torch.Tensor
     if folder.is_dir() and any(f.is_dir() for f in folder.iterdir()):
         return *read_pictures(folder, problem), None, folder
     raise UserError(f"{folder}: no distilled set; allowed: images_best.pt with labels_best.pt, res_*.pt, set.safetensors, or a folder of pictures for each class")
+
+
+def read_step_size(file: Path) -> float:
+    """A number, or a tensor of one, above 0."""
+    try:
+        value = float(torch.as_tensor(read_pt(file)).detach())
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"{file}: expected a number") from None
+    if not 0 < value < float("inf"):
+        raise UserError(f"{file}: a step size of {value:g}; allowed: a number > 0")
+    return value
 
 
 def read_pictures(folder: Path, problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:

@@ -46,7 +46,8 @@ def start(problem: Problem, settings: Settings) -> Method:
         UserError: the basis images alone take more than that.
     """
     real, network = problem.real, problem.network
-    channels, side = real.images.shape[1], real.images.shape[2]
+    one = real.images[:1]
+    channels, side = one.shape[1], one.shape[2]
     basis_shape, count = (settings.n_basis, channels, side // 2, side // 2), problem.ipc
     if settings.n_basis:
         numbers = problem.ipc * real.classes * channels * side * side - math.prod(basis_shape)
@@ -59,7 +60,7 @@ def start(problem: Problem, settings: Settings) -> Method:
     def variable(*shape):
         """Xavier's uniform noise, as the public code starts from."""
         bound = math.sqrt(6 / (shape[0] + math.prod(shape[1:])))
-        return Variable(torch.empty(shape).uniform_(-bound, bound, generator=draws).to(real.images), settings.lr_img, settings.momentum)
+        return Variable(torch.empty(shape).uniform_(-bound, bound, generator=draws).to(one), settings.lr_img, settings.momentum)
 
     if settings.n_basis:
         variables = {"basis": variable(*basis_shape), "coefficients": variable(len(labels), settings.n_basis)}
@@ -74,12 +75,12 @@ def start(problem: Problem, settings: Settings) -> Method:
         return F.interpolate(small, size=(side, side), mode="bilinear", align_corners=False)
 
     chunk = real.classes * min(settings.batch_syn or count, count)
-    inner = inner_loss(network, real.images[:1], chunk * settings.syn_steps * settings.iterations)
-    rate = torch.tensor(settings.lr_net).to(real.images)
+    inner = inner_loss(network, one, chunk * settings.syn_steps * settings.iterations)
+    rate = torch.tensor(settings.lr_net).to(one)
 
     def steps(iteration: int) -> Iterator:
         draws, mask = generator(problem.seed, "rtp", iteration), problem.mask(iteration)
-        begin = network.initial(draws).to(real.images)
+        begin = network.initial(draws).to(one)
         chunks = [per_class(labels, real.classes, lambda n: min(settings.batch_syn or n, n), draws) for _ in range(settings.syn_steps)]
         rows = per_class(real.labels, real.classes, lambda n: min(settings.batch_real, n), draws)
         leaves = {key: variable.value.detach().requires_grad_() for key, variable in variables.items()}

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-__all__ = ["accuracy", "brier", "confidence_gap", "log_softmax", "nll"]
+from stages.metrics.ece import ece
+
+__all__ = ["accuracy", "brier", "confidence_gap", "log_softmax", "nll", "scores"]
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -29,3 +31,15 @@ def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean of `sum_k (p_k - [k = label])^2`, in [0, 2]. G. W. Brier, Monthly Weather Review 78, 1950."""
     at_label = probabilities[np.arange(len(labels)), labels]
     return float(((probabilities**2).sum(1) - 2 * at_label + 1).mean())
+
+
+def scores(log_probabilities: np.ndarray, labels: np.ndarray, bins: int) -> dict[str, float]:
+    """Every number of one network: shares in [0, 1], NLL in nats."""
+    p = np.exp(log_probabilities)
+    return {
+        "accuracy": accuracy(p, labels),
+        "ece": ece(p, labels, bins),
+        "nll": nll(log_probabilities, labels),
+        "brier": brier(p, labels),
+        "confidence_gap": confidence_gap(p, labels),
+    }

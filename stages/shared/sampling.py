@@ -6,7 +6,7 @@ import torch
 
 from stages.shared.randomness import generator
 
-__all__ = ["chunks_of", "class_rows", "held_out", "per_class", "share_of"]
+__all__ = ["chunks_of", "class_rows", "held_out", "kept", "per_class", "share_of"]
 
 
 def class_rows(labels: torch.Tensor, classes: int) -> list[torch.Tensor]:
@@ -37,6 +37,13 @@ def held_out(labels: torch.Tensor, classes: int, share: float, seed: int, repeat
     if int(labels.bincount(minlength=classes).min()) < 2:
         return None
     return per_class(labels, classes, share_of(share), generator(seed, "holdout", repeat))
+
+
+def kept(labels: torch.Tensor, classes: int, share: float, seed: int, repeat: int) -> torch.Tensor:
+    """Positions of the images that `held_out` leaves, in their order."""
+    rest = torch.ones(len(labels), dtype=torch.bool)
+    rest[held_out(labels, classes, share, seed, repeat)] = False
+    return rest.nonzero().flatten()
 
 
 def chunks_of(count: int, size: int, steps: int, draws: torch.Generator) -> list[torch.Tensor]:

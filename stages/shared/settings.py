@@ -38,7 +38,7 @@ def find(kind: str, name: str) -> tuple[dict, dict]:
     """The entry `<kind>.<name>` of the suite that has it, and that suite, both as they stand there.
 
     Args:
-        kind: "datasets", "buffers" or "runs".
+        kind: "datasets", "buffers", "runs" or "architectures".
     """
     suites = [read_yaml(path) for path in sorted(Path("suites").glob("*.yaml"))]
     for suite in suites:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from stages.shared.archives import ARCHIVES, download, locate
+from stages.shared.decoded import decoded
 from stages.shared.errors import UserError
 from stages.shared.settings import Count, Positive, Section
 
@@ -26,6 +27,7 @@ class ImageSettings(Section):
     std: list[Positive] | None = None
     resize: Count | None = None  # shorter side, then a centre crop to a square
     color: Literal["rgb", "gray"] = "rgb"
+    per_class: Count | None = None  # images of each class to keep in either split, the first by name; null: all
 
 
 class Source(NamedTuple):
@@ -48,8 +50,7 @@ def find_images(settings: ImageSettings, key: str, root: Path) -> Source | None:
         UserError: no such folder, no class, a class without images, classes that differ between the splits.
     """
     if settings.source == "digits":
-        labels = _digits()["train"].labels
-        return Source([str(k) for k in range(10)], None, np.bincount(labels).tolist())
+        return Source([str(k) for k in range(10)], None, _shortened(np.bincount(_digits()["train"].labels).tolist(), settings))
     place = locate(settings.source, root) if settings.source in ARCHIVES else Path(settings.source)
     if place is None:
         return None
@@ -60,14 +61,19 @@ def find_images(settings: ImageSettings, key: str, root: Path) -> Source | None:
     try:
         if place.name in ("cifar-10-batches-py", "cifar-100-python"):
             classes = _cifar(place).classes
-            return Source(classes, place, [50_000 // len(classes)] * len(classes))
-        return _find_files(place, key)
+            return Source(classes, place, _shortened([50_000 // len(classes)] * len(classes), settings))
+        found = _find_files(place, key)
     except PermissionError as problem:
         raise UserError(f"{problem.filename}: {problem.strerror}") from None
+    kept = {split: [pictures[: settings.per_class] for pictures in files] for split, files in found.files.items()}
+    return Source(found.classes, kept, _shortened(found.counts, settings))
 
 
-def read_images(settings: ImageSettings, key: str, root: Path) -> tuple[list[str], dict[str, Split]]:
+def read_images(settings: ImageSettings, key: str, root: Path, cache: Path | None = None) -> tuple[list[str], dict[str, Split]]:
     """Class names and the decoded splits; labels are positions in the sorted class names. Fetches what is not there.
+
+    Args:
+        cache: a folder to keep decoded pictures in; None: they are decoded anew.
 
     Raises:
         UserError: see `find_images` and `download`; an unreadable picture; sizes that differ, or are not square,
@@ -78,10 +84,22 @@ def read_images(settings: ImageSettings, key: str, root: Path) -> tuple[list[str
         download(settings.source, root, key)
         source = find_images(settings, key, root)
     if source.files is None:
-        return source.classes, _digits()
-    if isinstance(source.files, Path):
-        return source.classes, {split: _cifar_split(source.files, split == "train") for split in SPLITS}
-    return source.classes, {split: _decode_all(source.files[split], settings, key) for split in SPLITS}
+        splits = _digits()
+    elif isinstance(source.files, Path):
+        splits = {split: _cifar_split(source.files, split == "train") for split in SPLITS}
+    else:
+        return source.classes, {split: _read_files(source.files[split], settings, key, cache) for split in SPLITS}
+    return source.classes, {split: _first(some, settings.per_class) for split, some in splits.items()}
+
+
+def _shortened(counts: list[int], settings: ImageSettings) -> list[int]:
+    return [min(count, settings.per_class or count) for count in counts]
+
+
+def _first(split: Split, per_class: int | None) -> Split:
+    """The first images of each class, in the split's order."""
+    rows = np.sort(np.concatenate([np.flatnonzero(split.labels == k)[:per_class] for k in np.unique(split.labels)]))
+    return Split(split.images[rows], split.labels[rows])
 
 
 def _find_files(root: Path, key: str) -> Source:
@@ -153,11 +171,18 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(f for f in (inner if inner.is_dir() else folder).iterdir() if f.suffix.lower() in ENDINGS)
 
 
-def _decode_all(files: list[list[Path]], settings: ImageSettings, key: str) -> Split:
-    from tqdm import tqdm
+def _read_files(files: list[list[Path]], settings: ImageSettings, key: str, cache: Path | None) -> Split:
+    from PIL import __version__ as pillow
 
     paths = [path for pictures in files for path in pictures]
     labels = np.repeat(np.arange(len(files)), [len(pictures) for pictures in files])
+    how = {"resize": settings.resize, "color": settings.color, "pillow": pillow}
+    return Split(decoded(paths, how, lambda: _decode_all(paths, settings, key), cache), labels)
+
+
+def _decode_all(paths: list[Path], settings: ImageSettings, key: str) -> np.ndarray:
+    from tqdm import tqdm
+
     first = _decode(paths[0], settings)
     if first.shape[1] != first.shape[2]:
         raise UserError(f"{key}.resize: null with {paths[0]} of {first.shape[2]}x{first.shape[1]} pixels; the network needs squares: set {key}.resize")
@@ -170,7 +195,7 @@ def _decode_all(files: list[list[Path]], settings: ImageSettings, key: str) -> S
                     f"{paths[i]} has {image.shape[2]}x{image.shape[1]} pixels but {paths[0]} has {first.shape[2]}x{first.shape[1]}; set {key}.resize"
                 )
             images[i] = image
-    return Split(images, labels)
+    return images
 
 
 def _decode(path: Path, settings: ImageSettings) -> np.ndarray:

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from stages.shared.augment import augment, draw
-from stages.shared.engine import worth_compiling
+from stages.shared.engine import part_size, worth_compiling
 from stages.shared.files import read_about, write_tensors
 from stages.shared.flat import FlatNetwork
+from stages.shared.images import NormalisedImages
 from stages.shared.randomness import generator
 
 __all__ = ["Schedule", "Trained", "train"]
@@ -42,25 +43,25 @@ def train(
     network: FlatNetwork,
     loss: ModuleType,
     loss_settings,
-    images: torch.Tensor,
+    images: torch.Tensor | NormalisedImages,
     targets: torch.Tensor,
     schedule: Schedule,
     keys: list[tuple],
     keep_snapshots: bool = False,
     checkpoint: Path | None = None,
+    rows: list[torch.Tensor] | None = None,
 ) -> Trained:
     """Train `S = len(keys)` networks; network i is a function of `keys[i]`, not of how many run beside it.
 
     Args:
         loss: a module of `stages/losses`, with `mix(images, targets, generator, settings)` and
             `loss(logits, targets, settings)`.
-        images: `(N, C, H, W)`, or `(S, N, C, H, W)` where the networks have images of their own.
-        targets: class probabilities, `(N, K)` or `(S, N, K)`.
+        images: `(N, C, H, W)`.
+        targets: class probabilities, `(N, K)`.
         checkpoint: a file to resume from and to save to every half minute.
+        rows: the `(M,)` positions of the images that each network trains on, on the CPU; None: all of them.
     """
-    if images.dim() == 4:  # shared by all networks: views, not copies
-        images, targets = images.expand(len(keys), *images.shape), targets.expand(len(keys), *targets.shape)
-    device, count = images.device, images.shape[1]
+    device, count = images.device, len(images if rows is None else rows[0])
     theta = torch.stack([network.initial(generator(*key, "initial")) for key in keys]).to(device)
     velocity, epoch = torch.zeros_like(theta), 0
     snapshots = [theta.clone()] if keep_snapshots else []
@@ -74,13 +75,24 @@ def train(
             logits = network(theta, images)
         logits = logits.float()
         right = logits.argmax(1) == targets.argmax(1)
-        return loss.loss(logits, targets, loss_settings), right.float().sum()
+        return loss.loss(logits, targets, loss_settings), right.float().mean()
 
-    operations = 3 * network.operations(images[0, :1]) * count * schedule.epochs
     eager = _eager_gradients(objective) if len(keys) == 1 else _pure_gradients(objective, stacked=True)
-    compiled = eager
-    if worth_compiling(operations * len(keys), device):
-        compiled = torch.compile(_pure_gradients(objective, stacked=len(keys) > 1))
+    fast, operations = eager, 3 * network.operations(images[:1]) * count * schedule.epochs * len(keys)
+    if worth_compiling(operations, device) and (device.type != "cpu" or schedule.precision == "bfloat16"):  # eager float32 is at a CPU's limit
+        engine = (loss.__name__, id(loss_settings), schedule.precision, len(keys) > 1)  # kept: compilers give up on what changes at every call
+        fast = network.compiled.setdefault(engine, torch.compile(_pure_gradients(objective, stacked=len(keys) > 1)))
+    image_bytes = network.largest_layer(images[:1])
+    fast_size = part_size(min(schedule.batch, count), image_bytes, device)
+
+    def gradients(theta, images, targets):
+        """`(S, P)` gradients, `(S,)` losses and accuracies of a batch: the mean of its parts, by their sizes."""
+        total, size = images.shape[1], part_size(images.shape[1], image_bytes, device)
+        sums = None
+        for x, t in zip(images.split(size, 1), targets.split(size, 1)):
+            part = [x.shape[1] / total * value for value in (fast if x.shape[1] == fast_size else eager)(theta, x, t)]
+            sums = [s + value for s, value in zip(sums, part)] if sums else part
+        return sums
 
     for epoch in tqdm(range(epoch, schedule.epochs), "epoch", initial=epoch, total=schedule.epochs, disable=None, leave=False):
         dropped = schedule.drop and epoch > schedule.epochs // 2 + 1
@@ -88,17 +100,19 @@ def train(
             velocity.zero_()
         lr = schedule.lr * (0.1 if dropped else 1)
         generators = [generator(*key, epoch) for key in keys]
-        orders = [torch.randperm(count, generator=g).split(schedule.batch) for g in generators]
-        for rows in zip(*orders):
+        orders = [torch.randperm(count, generator=g) for g in generators]
+        if rows is not None:
+            orders = [own[order] for own, order in zip(rows, orders)]
+        for together in zip(*(order.split(schedule.batch) for order in orders)):
             batch = [
-                loss.mix(augment(images[i][r], draw(g, len(r))) if schedule.augment else images[i][r], targets[i][r], g, loss_settings)
-                for i, (r, g) in enumerate(zip(rows, generators))
+                loss.mix(augment(images[r], draw(g, len(r))) if schedule.augment else images[r], targets[r], g, loss_settings)
+                for r, g in zip(together, generators)
             ]
             x, t = torch.stack([b[0] for b in batch]), torch.stack([b[1] for b in batch])
-            gradient, value, right = (compiled if x.shape[1] == min(schedule.batch, count) else eager)(theta, x, t)
+            gradient, value, right = gradients(theta, x, t)
             velocity = schedule.momentum * velocity + gradient + schedule.weight_decay * theta
             theta = theta - lr * velocity
-            curves[:, :, epoch] += torch.stack([value * x.shape[1], right]) / count
+            curves[:, :, epoch] += torch.stack([value, right]) * (x.shape[1] / count)
         if keep_snapshots:
             snapshots.append(theta)
         if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -108,7 +122,7 @@ def train(
 
 
 def _pure_gradients(objective, stacked: bool):
-    """(S, P) weights, (S, B, C, H, W) images, (S, B, K) targets -> (S, P) gradients, (S,) losses, (S,) right answers.
+    """(S, P) weights, (S, B, C, H, W) images, (S, B, K) targets -> (S, P) gradients, (S,) losses, (S,) accuracies.
 
     Stacked networks go through every layer together; without `stacked`, S is 1.
     """

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from stages.shared.engine import worth_compiling
+from stages.shared.engine import part_size, worth_compiling
 from stages.shared.flat import FlatNetwork
 
 __all__ = ["InnerLoss", "Unrolled", "inner_loss", "unrolled_gradient"]
@@ -28,17 +28,19 @@ class InnerLoss:
     """Cross-entropy of `network` with its gradient and Hessian products, eager or compiled.
 
     The eager product differentiates the gradient backward, which is the faster way there; the compiled one differentiates
-    it forward (the Hessian is symmetric), which `torch.compile` can trace. Same numbers to float tolerance.
+    it forward (the Hessian is symmetric), which `torch.compile` can trace. On a CPU a batch is worked off in parts that fit
+    into its cache, which is exact as no layer looks at more than one image. Same numbers to float tolerance.
 
     Args:
         precision: of the network's products, "float32" or "bfloat16"; weights, gradients and the loss stay float32.
     """
 
     def __init__(self, network: FlatNetwork, compiled: bool = False, precision: str = "float32"):
-        self.network, self.precision = network, precision
+        self.network, self.precision, self.image_bytes = network, precision, 0
+        self.one_gradient, self.one_products = self._gradient, self._backward_over_reverse
         if compiled:
-            self.gradient = torch.compile(torch.func.grad(self.loss))
-            self.products = torch.compile(self._forward_over_reverse)
+            self.one_gradient = torch.compile(torch.func.grad(self.loss))
+            self.one_products = torch.compile(self._forward_over_reverse)
 
     def loss(self, theta, images, labels):
         with torch.autocast(theta.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
@@ -47,12 +49,29 @@ class InnerLoss:
 
     def gradient(self, theta: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """dL/dtheta, `(P,)`."""
-        with torch.enable_grad():
-            theta = theta.detach().requires_grad_()
-            return torch.autograd.grad(self.loss(theta, images.detach(), labels), theta)[0]
+        return sum(share * self.one_gradient(theta.detach(), x, y) for share, x, y in self._parts(images, labels))
 
     def products(self, theta, images, labels, v) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """dL/dtheta, `(d/dtheta) <dL/dtheta, v>`, both `(P,)`, and `(d/dimages) <dL/dtheta, v>` of the images' shape."""
+        gradient, theta_product, image_products = 0, 0, []
+        for share, x, y in self._parts(images, labels):
+            part = self.one_products(theta, x, y, v)
+            gradient, theta_product = gradient + share * part[0], theta_product + share * part[1]
+            image_products.append(share * part[2])
+        return gradient, theta_product, torch.cat(image_products)
+
+    def _parts(self, images, labels):
+        """Parts of a batch, each with its share in the mean."""
+        self.image_bytes = self.image_bytes or self.network.largest_layer(images[:1].detach())
+        size = part_size(len(images), self.image_bytes, images.device)
+        return [(len(x) / len(images), x, y) for x, y in zip(images.detach().split(size), labels.split(size))]
+
+    def _gradient(self, theta, images, labels):
+        with torch.enable_grad():
+            theta = theta.requires_grad_()
+            return torch.autograd.grad(self.loss(theta, images, labels), theta)[0]
+
+    def _backward_over_reverse(self, theta, images, labels, v):
         with torch.enable_grad():
             theta, images = theta.detach().requires_grad_(), images.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.loss(theta, images, labels), theta, create_graph=True)
