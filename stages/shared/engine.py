@@ -40,8 +40,8 @@ def how_many_together(operations: float, device: torch.device) -> int:
 def part_size(count: int, image_bytes: int, device: torch.device) -> int:
     """How many of `count` images to take through a network at a time, where one fills a layer with `image_bytes`.
 
-    A CPU takes few enough for a layer to find the last one's output in its cache: for a batch of 256 CIFAR images that is
-    1.8 times faster than all at once. It takes a divisor of `count` where there is one that is not much smaller.
+    A CPU takes few enough for a layer to find the last one's output in its cache, and to need little memory
+    (`benchmarks/NOTES.md` has the times). It takes a divisor of `count` where there is one that is not much smaller.
     """
     most = max(1, CACHED // image_bytes)
     if device.type != "cpu" or count <= most:
