@@ -135,10 +135,9 @@ def test_memory_that_a_layer_frees_is_there_for_the_next():
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("needs glibc")
     code = """
-import resource, sys, torch
+import resource, torch
 from stages.shared.device import pick_device
-if sys.argv[1] == "kept":
-    pick_device("cpu")
+pick_device("cpu")
 def work():
     for _ in range(10):
         layers = [torch.ones(2**21) for _ in range(12)]
@@ -148,5 +147,5 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 work()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-    faults = {way: int(subprocess.run([sys.executable, "-c", code, way], cwd=ROOT, capture_output=True, text=True, check=True).stdout) for way in ("kept", "not")}
-    assert faults["kept"] < 1000 and faults["kept"] < faults["not"]
+    faults = int(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    assert faults < 1000  # without it: 245,000, or none where the heap's end happens to be in use
