@@ -13,9 +13,7 @@ Writes reports/benchmarks/unroll.json.
 import json
 import os
 import platform
-import re
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from benchmarks.measure import in_process, peak_mib
 from stages.distillers.mtt import matching_loss
 from stages.shared.convnet import ConvNet
 from stages.shared.files import write_json
@@ -92,12 +91,6 @@ def measure(backbone: str, way: str, steps: int, images: int) -> None:
     print(json.dumps({"seconds": seconds, "peak_mib": peak_mib(), "kept_mib": kept}))
 
 
-def peak_mib() -> float:
-    """Peak resident memory of this process; `ru_maxrss` will not do, for a child begins with its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
-
-
 def main(images: int = 10, runs: int = 5) -> None:
     cases = [(b, "adjoint", n) for b in BACKBONES for n in STEPS] + [(b, "graph", n) for b in BACKBONES for n in GRAPH_STEPS]
     difference = {}
@@ -108,8 +101,7 @@ def main(images: int = 10, runs: int = 5) -> None:
     found = {key: [] for key in cases}
     for _ in range(runs):
         for key in cases:
-            command = [sys.executable, "-m", "benchmarks.unroll", "--measure", *map(str, key), str(images)]
-            found[key].append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+            found[key].append(in_process("benchmarks.unroll", *key, images))
     rows = []
     for (backbone, way, steps), results in found.items():
         seconds, peak, kept = ([result[name] for result in results] for name in ("seconds", "peak_mib", "kept_mib"))
