@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 
 from stages.losses import cross_entropy
@@ -24,8 +23,7 @@ from stages.shared.flat import FlatNetwork
 from stages.shared.images import LabelledImages, load_set, load_split
 from stages.shared.repeats import Group, train_groups
 from stages.shared.settings import Section, find, param, parse, pick
-from stages.shared.training import Schedule
-from stages.train import TrainRow, TrainSettings, step_size_of
+from stages.train import TrainRow, TrainSettings, schedule_of
 
 __all__ = ["ArchitecturesSettings", "architectures"]
 
@@ -48,13 +46,11 @@ def architectures(
         UserError: images too small for a network; `lr: learned` without a learned step size; weights that are not finite.
     """
     data, step_size = load_set(distilled, prepared)
-    test = load_split(prepared, "test")
-    images, targets, test_images = data.images.to(device), F.one_hot(data.labels, data.classes).float().to(device), test.images.to(device)
-    schedule = Schedule(row.epochs, step_size_of(row, step_size, name), settings.batch, settings.momentum, settings.weight_decay, row.augment, drop=True)
+    test, schedule = load_split(prepared, "test"), schedule_of(row, settings, step_size, name)
     groups = {key: Group(build(key, data, network, f"architectures.{name}.networks", device), cross_entropy) for key in networks}
     work = {"row": row.model_dump(), "settings": settings.model_dump(exclude={"losses", "repeats"}), "network": network.model_dump(), "seed": seed}  # fmt: skip
     with scratch(f"architectures-{name}", work, [distilled, *prepared.glob("*.safetensors")], root) as here:
-        _, logits = train_groups(groups, settings.repeats, settings, images, targets, test_images, schedule, seed, name, here)
+        _, logits = train_groups(groups, settings.repeats, settings, data, test.images, schedule, seed, name, here, device)
         result = {}
         for key, group in groups.items():
             each = [scores(log_softmax(one), test.labels.numpy(), bins) for one in logits[key].numpy()]

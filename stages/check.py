@@ -11,9 +11,10 @@ from pathlib import Path
 from stages.architectures import ArchitecturesSettings
 from stages.buffer import BufferSettings, ImportedBuffer, trajectory_files
 from stages.calibrate import CalibrateRow
-from stages.calibrators.settings import CalibrateSettings
+from stages.calibrators.settings import CalibrateSettings, SweepSettings
 from stages.distill import DistillRow
 from stages.evaluate import EvaluateSettings
+from stages.features import FeaturesRow, FeaturesSettings
 from stages.shared.archives import data_root
 from stages.shared.convnet import NetworkSettings
 from stages.shared.device import pick_device
@@ -21,6 +22,7 @@ from stages.shared.errors import UserError, run_stage
 from stages.shared.files import write_text
 from stages.shared.settings import Ratio, Section, known, listed_suites, parse, read_yaml
 from stages.shared.sources import ImageSettings, find_images
+from stages.svd import SvdSettings
 from stages.train import TrainRow, TrainSettings
 
 __all__ = ["Params", "Row", "Suite", "check"]
@@ -33,7 +35,9 @@ class Params(Section):
     seed: int
     train: TrainSettings
     calibrate: CalibrateSettings
+    sweep: SweepSettings
     evaluate: EvaluateSettings
+    inspect: FeaturesSettings
     device: str  # execution only, no stage depends on it
     data_root: str  # likewise
 
@@ -64,6 +68,18 @@ class Architectures(ArchitecturesSettings):
     suite: str
 
 
+class Svd(SvdSettings):
+    """`svd.<row>` of a suite."""
+
+    suite: str
+
+
+class Features(FeaturesRow):
+    """`features.<row>` of a suite."""
+
+    suite: str
+
+
 class Row(DistillRow, TrainRow, CalibrateRow):
     """`runs.<name>` of a suite: one distilled set and what is trained on it, a row of the tables."""
 
@@ -76,7 +92,9 @@ class Suite(Section):
     datasets: dict[str, Dataset]
     buffers: dict[str, dict]  # each a Buffer, or an Imported
     runs: dict[str, Row]
-    architectures: dict[str, Architectures]  # by row
+    architectures: dict[str, Architectures]  # by row, as the next two
+    svd: dict[str, Svd]
+    features: dict[str, Features]
 
 
 def check(listed: list[Path]) -> None:
@@ -99,13 +117,13 @@ def check(listed: list[Path]) -> None:
         suite = parse(Suite, read_yaml(path), str(path))
         buffers = {name: parse(Imported if "files" in values else Buffer, values, f"{path}: buffers.{name}") for name, values in suite.buffers.items()}
         suite = suite.model_copy(update={"buffers": buffers})
-        for kind in ("datasets", "buffers", "runs", "architectures"):
+        for kind in ("datasets", "buffers", "runs", "architectures", "svd", "features"):
             for name, entry in getattr(suite, kind).items():
                 if (kind, name) in owner:
                     raise UserError(f"{path}: {kind}.{name} is in {owner[kind, name]} too; names are unique over all suites")
                 owner[kind, name] = path
                 known(f"{path}: {kind}.{name}.suite", entry.suite, [path.stem])
-        check_suite(suite, path)
+        check_suite(suite, path, params)
         if path in listed:
             check_images(suite, path, data_root(params.data_root))
             for name, entry in suite.buffers.items():
@@ -113,7 +131,7 @@ def check(listed: list[Path]) -> None:
                     trajectory_files(entry, f"{path}: buffers.{name}.files")
 
 
-def check_suite(suite: Suite, path: Path) -> None:
+def check_suite(suite: Suite, path: Path, params: Params) -> None:
     """What needs more than one key to judge: names that refer to others, and the backbones' own keys."""
     for name, buffer in suite.buffers.items():
         known(f"{path}: buffers.{name}.dataset", buffer.dataset, suite.datasets)
@@ -133,9 +151,15 @@ def check_suite(suite: Suite, path: Path) -> None:
                 raise UserError(f"{where}.reads: {row.reads!r}, but backbone {row.backbone!r} reads expert trajectories; allowed: buffer/<name>")
             if needed > (there := suite.buffers[row.reads.removeprefix("buffer/")].epochs):
                 raise UserError(f"{where}.distill: max_start_epoch - 1 + expert_epochs = {needed}, but {row.reads} has {there} epochs; allowed: at most that")
+    for kind in ("architectures", "svd", "features"):
+        for name, entry in getattr(suite, kind).items():
+            known(f"{path}: {kind}", name, suite.runs)
+            known(f"{path}: {kind}.{name}.dataset", entry.dataset, [suite.runs[name].dataset])
+    for name, entry in suite.features.items():
+        known(f"{path}: features.{name}.outside", entry.outside, suite.datasets)
+        for loss in entry.losses:
+            known(f"{path}: features.{name}.losses", loss, params.train.losses)
     for name, entry in suite.architectures.items():
-        known(f"{path}: architectures", name, suite.runs)
-        known(f"{path}: architectures.{name}.dataset", entry.dataset, [suite.runs[name].dataset])
         for network in entry.networks:
             known(f"{path}: architectures.{name}.networks", network, names_in("networks"))
 

@@ -28,13 +28,13 @@ def prepare(settings: ImageSettings, folder: Path, key: str = "images", root: Pa
         UserError: the source is not there and cannot be fetched into `root`, or is not usable; see `stages/shared/sources.py`.
     """
     classes, splits = read_images(settings, key, root, cache)
+    turned = {name: torch.from_numpy(split.images).rot90(settings.quarter_turns, (2, 3)) for name, split in splits.items()}
     for name, split in splits.items():
-        images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
-        write_tensors(folder / f"{name}.safetensors", {"images": images, "labels": labels})
-    transform = fit_transform(torch.from_numpy(splits["train"].images), settings, key)
+        write_tensors(folder / f"{name}.safetensors", {"images": turned[name], "labels": torch.from_numpy(split.labels)})
+    transform = fit_transform(turned["train"], settings, key)
     write_tensors(folder / "transform.safetensors", transform._asdict())
     counts = {name: torch.from_numpy(split.labels).bincount().tolist() for name, split in splits.items()}
-    write_json(folder / "info.json", {"classes": classes, "shape": list(images.shape[1:]), "counts": counts})
+    write_json(folder / "info.json", {"classes": classes, "shape": list(turned["train"].shape[1:]), "counts": counts})
 
 
 def fit_transform(images: torch.Tensor, settings: ImageSettings, key: str) -> Transform:
@@ -48,9 +48,10 @@ def fit_transform(images: torch.Tensor, settings: ImageSettings, key: str) -> Tr
     for name, value in (("mean", settings.mean), ("std", settings.std)):
         if value is not None and len(value) != channels:
             raise UserError(f"{key}.{name}: {value} has {len(value)} numbers; allowed: one for each of {channels} channels")
-    mean, std = channel_moments(images)
-    mean = torch.tensor(settings.mean) if settings.mean else mean
-    std = torch.tensor(settings.std) if settings.std else std
+    mean, std = (torch.tensor(given) if given else None for given in (settings.mean, settings.std))
+    if mean is None or std is None:
+        moments = channel_moments(images)
+        mean, std = moments[0] if mean is None else mean, moments[1] if std is None else std
     return Transform(mean, 1 / std, std)
 
 

@@ -23,7 +23,7 @@ from stages.calibrators import mts
 from stages.calibrators.early_stopped import early_stopped
 from stages.calibrators.optimum import Fit, optimum
 from stages.calibrators.settings import CalibrateSettings
-from stages.figures import reliability_diagrams
+from stages.figures import figure1
 from stages.metrics.ece import reliability
 from stages.metrics.scores import log_softmax, scores
 from stages.shared.errors import UserError, run_stage
@@ -58,8 +58,7 @@ def fit_mts(
 
 def fit_temperatures(logits: np.ndarray, labels: np.ndarray, settings: CalibrateSettings = PAPER) -> Temperatures:
     """Both temperatures from `(N, K)` logits on fitting images and `(N,)` labels."""
-    stopped = early_stopped(torch.from_numpy(np.asarray(logits, np.float32)), torch.from_numpy(np.asarray(labels, np.int64)), settings)
-    return Temperatures(stopped, optimum(logits, labels, settings.bounds))
+    return Temperatures(early_stopped(logits, labels, settings), optimum(logits, labels, settings.bounds))
 
 
 @torch.no_grad()
@@ -84,7 +83,7 @@ def diagram(logits: np.ndarray, labels: np.ndarray, temperatures: dict[str, floa
         name: {"ece": [judge(logits, labels, t, bins)["ece"]], "reliability": reliability(calibrated(logits, t), np.asarray(labels), bins)}
         for name, t in temperatures.items()
     }
-    return reliability_diagrams(panels, {name: name for name in panels})
+    return figure1(panels, {name: name for name in panels}).figure
 
 
 def read_logits(file: Path) -> tuple[np.ndarray, np.ndarray]:

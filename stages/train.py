@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 
 from stages.shared.checkpoint import scratch
@@ -23,7 +22,7 @@ from stages.shared.sampling import held_out, kept
 from stages.shared.settings import Count, Positive, Ratio, Section, find, param, parse, pick
 from stages.shared.training import Schedule
 
-__all__ = ["TrainRow", "TrainSettings", "step_size_of", "train_row"]
+__all__ = ["TrainRow", "TrainSettings", "schedule_of", "train_row"]
 
 
 class TrainRow(Section):
@@ -61,27 +60,24 @@ def train_row(
         UserError: `lr: learned` without a learned step size; a network whose weights are not finite.
     """
     data, step_size = load_set(distilled, prepared)
-    lr = step_size_of(row, step_size, name)
-    test = load_split(prepared, "test")
-    images, targets, test_images = data.images.to(device), F.one_hot(data.labels, data.classes).float().to(device), test.images.to(device)
-    flat = flat_convnet(network, data, device)
-    schedule = Schedule(row.epochs, lr, settings.batch, settings.momentum, settings.weight_decay, row.augment, drop=True)
+    test, flat, schedule = load_split(prepared, "test"), flat_convnet(network, data, device), schedule_of(row, settings, step_size, name)
     groups = {loss: Group(flat, importlib.import_module(f"stages.losses.{loss}")) for loss in settings.losses}
     if held_out(data.labels, data.classes, settings.holdout, seed, 0) is not None:
         rows = [kept(data.labels, data.classes, settings.holdout, seed, repeat) for repeat in range(settings.repeats)]
         groups["holdout"] = Group(flat, groups["cross_entropy"].loss, rows)
     work = {"row": row.model_dump(), "settings": settings.model_dump(exclude={"losses", "repeats"}), "network": network.model_dump(), "seed": seed}  # fmt: skip
     with scratch(f"train-{name}", work, [distilled, *prepared.glob("*.safetensors")], root) as here:
-        theta, logits = train_groups(groups, settings.repeats, settings, images, targets, test_images, schedule, seed, name, here)
+        theta, logits = train_groups(groups, settings.repeats, settings, data, test.images, schedule, seed, name, here, device)
         write_tensors(folder / "weights.safetensors", theta, work)
         write_tensors(folder / "logits.safetensors", logits | {"labels": test.labels})
 
 
-def step_size_of(row: TrainRow, learned: float | None, name: str) -> float:
-    """The row's `lr`, which may be that of the distilled set."""
+def schedule_of(row: TrainRow, settings: TrainSettings, learned: float | None, name: str) -> Schedule:
+    """How the row's networks are trained; its `lr` may be the step size that the distilled set has learned."""
     if row.lr == "learned" and learned is None:
         raise UserError(f"runs.{name}.lr: 'learned', but the distilled set has no step size of its own; allowed: a number > 0, or with backbone 'file' a distill.step_size")
-    return learned if row.lr == "learned" else row.lr
+    lr = learned if row.lr == "learned" else row.lr
+    return Schedule(row.epochs, lr, settings.batch, settings.momentum, settings.weight_decay, row.augment, drop=True)
 
 
 def main(name: str) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.calibrators.early_stopped import early_stopped
+from stages.calibrators.early_stopped import early_stopped, lbfgs_path, within
 from stages.calibrators.optimum import optimum
 from stages.calibrators.settings import CalibrateSettings
 from stages.metrics.ece import ece, reliability
@@ -88,15 +88,49 @@ def test_bounds_are_kept_and_reported():
 def test_the_early_stopped_run_stops_early_and_one_iteration_hardly_moves():
     rng = np.random.default_rng(2)
     z, labels = 8 * rng.normal(size=(400, 10)), rng.integers(0, 10, 400)
-    logits, targets = torch.tensor(z, dtype=torch.float32), torch.tensor(labels)
-    best, early = optimum(z, labels, BOUNDS).temperature, early_stopped(logits, targets, SETTINGS).temperature
+    best, early = optimum(z, labels, BOUNDS).temperature, early_stopped(z, labels, SETTINGS).temperature
     assert 1.5 < early < 0.9 * best
-    one = early_stopped(logits, targets, SETTINGS.model_copy(update={"max_iter": 1})).temperature
+    one = early_stopped(z, labels, SETTINGS.model_copy(update={"max_iter": 1})).temperature
     assert abs(one - 1.5) <= 0.02 + 1e-6
 
 
 def test_a_temperature_is_never_zero_or_less():
     """Steps large enough to jump over zero end on a bound, and say so."""
-    logits, labels = torch.eye(10) * 3, torch.arange(10)
+    logits, labels = np.eye(10) * 3, np.arange(10)
     fit = early_stopped(logits, labels, SETTINGS.model_copy(update={"lr": 100.0, "max_iter": 3}))
     assert fit.bound_hit and fit.temperature in BOUNDS
+
+
+def torchs_lbfgs(logits: np.ndarray, labels: np.ndarray, start: float, lr: float, max_iter: int) -> float:
+    z, targets = torch.tensor(logits), torch.tensor(labels)
+    temperature = torch.tensor([start], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([temperature], lr=lr, max_iter=max_iter)
+
+    def closure():
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(z / temperature, targets)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return float(temperature.detach())
+
+
+@pytest.mark.parametrize("lr, max_iter", [(0.02, 50), (0.01, 50), (0.02, 20), (1.0, 1), (1.0, 2), (1.0, 3), (1.0, 7), (1.0, 100), (0.3, 200)])
+@pytest.mark.parametrize("start", [1.0, 1.5, 3.0])
+def test_the_short_run_is_pytorchs_lbfgs(start, lr, max_iter):
+    """On logits that are all right, all wrong and of every kind between, with few images and with many."""
+    rng = np.random.default_rng(3)
+    for right in (0.0, 0.3, 0.7, 0.95, 1.0):
+        for count, scale in ((5, 1.0), (300, 6.0)):
+            z = scale * rng.normal(size=(count, 10))
+            labels = np.where(rng.random(count) < right, z.argmax(1), rng.integers(0, 10, count))
+            ours, theirs = lbfgs_path(z, labels, start, lr, max_iter)[-1], torchs_lbfgs(z, labels, start, lr, max_iter)
+            assert within(ours, BOUNDS) == pytest.approx(within(theirs, BOUNDS), rel=1e-6), (right, count, ours, theirs)
+
+
+def test_a_long_path_has_the_shorter_runs_in_it():
+    rng = np.random.default_rng(4)
+    z, labels = 8 * rng.normal(size=(50, 10)), rng.integers(0, 10, 50)
+    path = lbfgs_path(z, labels, 1.5, 0.02, 200)
+    assert path[0] == 1.5 and [path[k] for k in (20, 50)] == [lbfgs_path(z, labels, 1.5, 0.02, k)[-1] for k in (20, 50)]

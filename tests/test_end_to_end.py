@@ -1,31 +1,36 @@
 """A miniature of the whole pipeline, by the functions that the stages call: from images to the table."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import load_file as load_arrays
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from stages import buffer as buffer_stage
+from stages.ablate import ablate
+from stages.analyses import all_figures
 from stages.architectures import architectures
 from stages.buffer import BufferSettings, buffer
-from stages.calibrate import calibrate
-from stages.calibrators.settings import CalibrateSettings
+from stages.calibrate import by_method, calibrate, wanted
+from stages.calibrators.settings import CalibrateSettings, SweepSettings, key_of
 from stages.check import Row
 from stages.distill import distill
-from stages.evaluate import evaluate
+from stages.evaluate import EvaluateSettings, evaluate
+from stages.features import FeaturesRow, FeaturesSettings, features
+from stages.figures import write_figure
+from stages.masked import fitting_logits, masked
 from stages.pictures import as_pictures, grid
 from stages.prepare import prepare
 from stages.report import report
 from stages.shared.convnet import NetworkSettings
 from stages.shared.errors import UserError
 from stages.shared.images import load_set, load_split, load_transform
-from stages.shared.settings import pick
 from stages.shared.sources import ImageSettings
-from stages.tables import Row as TableRow
+from stages.svd import SvdSettings, dropped, svd
 from stages.train import TrainSettings, train_row
 
 NETWORK = NetworkSettings(width=4, depth=2)
@@ -43,6 +48,10 @@ TRAIN = TrainSettings(
     focal_gamma=1.0,
 )
 CALIBRATE = CalibrateSettings(start=1.5, lr=0.02, max_iter=50, share=0.1, bounds=[0.05, 20.0])
+EVALUATE = EvaluateSettings(bins=10, resamples=20)
+SWEEP = SweepSettings(ratios=[0, 0.3, 0.8], shares=[0.1, 0.5], starts=[1.0, 3.0], steps=[1, 20])
+INSPECT = FeaturesSettings(ratios=[0.1, 0.3], per_class=8, perplexity=5)
+FEATURES = ("shapes-mtt-ipc2", "shapes-mtt-ipc2-mdt", "shapes-full")
 CPU = torch.device("cpu")
 
 
@@ -53,7 +62,8 @@ def row(**changes) -> Row:
 
 ROWS = {
     "shapes-mtt-ipc2": row(),
-    "shapes-mtt-ipc2-mdt": row(mdt=[0, 0.1]),
+    "shapes-mtt-ipc2-mdt": row(mdt=0.1),
+    "shapes-mtt-ipc2-mdtds": row(mdt=[0, 0.1]),
     "shapes-random-ipc1": row(backbone="random", ipc=1, reads="nothing", distill={}, lr=0.05),
     "shapes-full": row(backbone="full", ipc=None, reads="nothing", distill={}, lr=0.05, epochs=2),
 }
@@ -71,6 +81,7 @@ def shapes(tmp_path_factory):
                 pixels[:, 3 * k : 3 * k + 2] += 100
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / "raw" / split / name / f"{i}.png")
     prepare(ImageSettings(source=str(folder / "raw"), whitening="zca"), folder / "prepare")
+    prepare(ImageSettings(source=str(folder / "raw"), quarter_turns=1), folder / "turned")
     return folder
 
 
@@ -83,13 +94,26 @@ def run(shapes, folder, device):
         distilled = folder / "distill" / name / "set.safetensors"
         train_row(settings, name, TRAIN, NETWORK, prepared, distilled, folder / "train" / name, 0, device, folder / "scratch")
         weights, logits, temperatures = folder / "train" / name / "weights.safetensors", folder / "train" / name / "logits.safetensors", folder / "calibrate" / f"{name}.json"
-        calibrate(CALIBRATE, TRAIN.holdout, settings.mask_ratio, NETWORK, prepared, distilled, weights, temperatures, 0, device)
-        evaluate(10, CALIBRATE.bounds, name, logits, temperatures, folder / "evaluate" / f"{name}.json", folder / "reports" / "metrics" / f"{name}.json")
+        fitting = folder / "masked" / f"{name}.safetensors"
+        masked(SWEEP, TRAIN.holdout, CALIBRATE.share, settings.mask_ratio, NETWORK, prepared, distilled, weights, fitting, 0, device)
+        calibrate(CALIBRATE, settings.mask_ratio, by_method(load_arrays(fitting), wanted(CALIBRATE, TRAIN.holdout, settings.mask_ratio)), temperatures)
+        test = load_arrays(logits)
+        ablate(CALIBRATE, SWEEP, 10, settings.mask_ratio, load_arrays(fitting), test["cross_entropy"], test["labels"], folder / "ablate" / f"{name}.json")
+        evaluate(EVALUATE, CALIBRATE.bounds, name, logits, temperatures, folder / "evaluate" / f"{name}.json", folder / "reports" / "metrics" / f"{name}.json")
     name, tried = "shapes-mtt-ipc2", ["convnet", "mlp"]
     others = folder / "evaluate" / "architectures" / f"{name}.json"
     architectures(tried, ROWS[name], name, TRAIN, NETWORK, 10, prepared, folder / "distill" / name / "set.safetensors", others, 0, device, folder / "scratch")
-    rows = {name: pick(TableRow, settings.model_dump(), name) for name, settings in ROWS.items()}
-    report(rows, CALIBRATE.start, {name: tried, "shapes-full": ["mlp"]}, folder / "evaluate", folder / "reports")
+    for name, drop in (("shapes-mtt-ipc2", [0, 0.2]), ("shapes-mtt-ipc2-mdt", [0, 0.2]), ("shapes-mtt-ipc2-mdtds", []), ("shapes-full", [0, 0.2])):
+        settings = SvdSettings(dataset="shapes", drop=drop, epochs=2)
+        svd(settings, ROWS[name], name, TRAIN, NETWORK, prepared, folder / "distill" / name / "set.safetensors", folder / "svd" / f"{name}.json", 0, device, folder / "scratch")
+    for name in FEATURES:
+        looked = FeaturesRow(dataset="shapes", outside="turned", losses=["cross_entropy", "mixup"])
+        features(looked, INSPECT, NETWORK, prepared, shapes / "turned", folder / "distill" / name / "set.safetensors", folder / "train" / name, folder / "features" / f"{name}.safetensors", 0, device)
+    suite = {"runs": {name: settings.model_dump() for name, settings in ROWS.items()}, "features": dict.fromkeys(FEATURES)}
+    suite["architectures"] = {"shapes-mtt-ipc2": {"networks": tried}, "shapes-full": {"networks": ["mlp"]}}
+    for name, drawn in all_figures({"svd": suite["runs"], **suite}, "shapes", folder, ["left", "middle", "right"]).items():
+        write_figure(drawn, folder / "reports" / "figures" / "analyses" / name)
+    report({"shapes": suite}, {"calibrate": CALIBRATE.model_dump()}, folder, folder / "reports")
     return folder
 
 
@@ -99,11 +123,11 @@ def once(shapes, tmp_path_factory):
 
 
 def test_every_row_gets_to_the_table(once):
-    text = (once / "reports" / "table1.md").read_text() + (once / "reports" / "table7.md").read_text()
+    text = "".join((once / "reports" / f"table{k}.md").read_text() for k in (1, 5, 7)) + (once / "reports" / "scores.md").read_text()
     for name in ROWS:
         line = next(line for line in text.splitlines() if line.startswith(f"| {name} "))
         assert "missing" not in line
-        assert (once / "reports" / "figures" / f"reliability-{name}.png").stat().st_size > 5000
+        assert (once / "reports" / "figures" / "calibration" / f"figure1-{name}.png").stat().st_size > 5000
     ipc1 = next(line for line in text.splitlines() if line.startswith("| shapes-random-ipc1 "))
     assert ipc1.split("|")[4].strip() == "-", "no TS at one image a class"
     assert not list((once / "scratch").glob("*/*")), "checkpoints are gone when the work is done"
@@ -154,13 +178,105 @@ def test_a_gpu_gives_the_same_numbers(shapes, once, tmp_path):
         assert all(torch.allclose(ours[key].float(), theirs[key].float(), rtol=1e-2, atol=1e-2) for key in theirs)
 
 
-def test_another_mask_ratio_changes_mts_and_nothing_else(shapes, once, tmp_path):
+def calibrated(once, name: str, ratio: float, there: dict, file) -> dict:
+    calibrate(CALIBRATE, ratio, by_method(there, wanted(CALIBRATE, TRAIN.holdout, ratio)), file)
+    return json.loads(file.read_text())
+
+
+def test_test_labels_reach_no_network_and_no_temperature(shapes, once, tmp_path):
+    """With every test label wrong: the same weights, test logits, fitting logits and temperatures, another accuracy and oracle."""
+    name, prepared = "shapes-mtt-ipc2", tmp_path / "prepare"
+    shutil.copytree(shapes / "prepare", prepared)
+    test = load_file(prepared / "test.safetensors")
+    save_file(test | {"labels": (test["labels"] + 1) % 3}, prepared / "test.safetensors")
+    distilled, fitting = once / "distill" / name / "set.safetensors", tmp_path / "masked.safetensors"
+    train_row(ROWS[name], name, TRAIN, NETWORK, prepared, distilled, tmp_path / "train", 0, CPU, tmp_path / "scratch")
+    masked(SWEEP, TRAIN.holdout, CALIBRATE.share, 0.3, NETWORK, prepared, distilled, tmp_path / "train" / "weights.safetensors", fitting, 0, CPU)
+    calibrate(CALIBRATE, 0.3, by_method(load_arrays(fitting), wanted(CALIBRATE, TRAIN.holdout, 0.3)), tmp_path / "calibrate.json")
+    evaluate(EVALUATE, CALIBRATE.bounds, name, tmp_path / "train" / "logits.safetensors", tmp_path / "calibrate.json", tmp_path / "evaluate.json", tmp_path / "metrics.json")
+    for ours, theirs in ((tmp_path / "train" / "weights.safetensors", once / "train" / name / "weights.safetensors"), (fitting, once / "masked" / f"{name}.safetensors")):
+        ours, theirs = load_arrays(ours), load_arrays(theirs)
+        assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+    assert (tmp_path / "calibrate.json").read_text() == (once / "calibrate" / f"{name}.json").read_text()
+    ours, theirs = (json.loads(file.read_text())["methods"] for file in (tmp_path / "evaluate.json", once / "evaluate" / f"{name}.json"))
+    assert ours["mts"]["temperature"] == theirs["mts"]["temperature"]
+    assert ours["raw"]["accuracy"] != theirs["raw"]["accuracy"] and ours["oracle"]["temperature"] != theirs["oracle"]["temperature"]
+
+
+def test_another_mask_ratio_changes_mts_and_nothing_else(once, tmp_path):
     name = "shapes-mtt-ipc2"
-    arguments = (NETWORK, shapes / "prepare", once / "distill" / name / "set.safetensors", once / "train" / name / "weights.safetensors")
-    calibrate(CALIBRATE, TRAIN.holdout, 0.8, *arguments, tmp_path / "new.json", 0, CPU)
-    old, new = json.loads((once / "calibrate" / f"{name}.json").read_text()), json.loads((tmp_path / "new.json").read_text())
+    there = load_arrays(once / "masked" / f"{name}.safetensors")
+    old, new = json.loads((once / "calibrate" / f"{name}.json").read_text()), calibrated(once, name, 0.8, there, tmp_path / "new.json")
     assert new["mask_ratio"] == 0.8 and old["mask_ratio"] == 0.3
     assert new["methods"]["ts"] == old["methods"]["ts"] and new["methods"]["mts"] != old["methods"]["mts"]
+
+
+def test_a_ratio_that_is_not_swept_is_what_it_would_be_in_the_sweep(shapes, once, tmp_path):
+    name = "shapes-mtt-ipc2"
+    files = (NETWORK, shapes / "prepare", once / "distill" / name / "set.safetensors", once / "train" / name / "weights.safetensors")
+    alone, swept = fitting_logits([("mts", 0.8, 0.1)], *files, 0, CPU), load_arrays(once / "masked" / f"{name}.safetensors")
+    for end in ("", ".labels"):
+        assert np.array_equal(alone[key_of("mts", 0.8, 0.1) + end].numpy(), swept[key_of("mts", 0.8, 0.1) + end])
+
+
+def test_one_more_ratio_costs_one_more_ratio(shapes, once, tmp_path, monkeypatch):
+    """What was computed before is taken over, and thrown away with what it was computed from."""
+    name, file, asked = "shapes-mtt-ipc2", tmp_path / "masked.safetensors", []
+    monkeypatch.setattr("stages.masked.fitting_logits", lambda some, *more: asked.append([ratio for _, ratio, _ in some]) or fitting_logits(some, *more))
+
+    def again(sweep, train):
+        masked(sweep, TRAIN.holdout, CALIBRATE.share, 0.3, NETWORK, shapes / "prepare", once / "distill" / name / "set.safetensors", once / "train" / train / "weights.safetensors", file, 0, CPU)
+        return load_arrays(file)
+
+    first, second = again(SWEEP, name), again(SWEEP.model_copy(update={"ratios": [0, 0.5, 0.8]}), name)
+    again(SWEEP, "shapes-mtt-ipc2-mdt")
+    assert [sorted(set(ratios)) for ratios in asked] == [[0, 0.3, 0.8], [0.5], [0, 0.3, 0.8]]
+    assert all(np.array_equal(first[key], second[key]) for key in first.keys() & second.keys()) and key_of("mts", 0.5, 0.1) in second
+
+
+def test_the_ablation_at_the_papers_settings_is_the_rows_own_mts(once):
+    for name in ROWS:
+        found, row = json.loads((once / "ablate" / f"{name}.json").read_text()), json.loads((once / "evaluate" / f"{name}.json").read_text())["methods"]
+        own = [fit for fit in found["fits"] if (fit["ratio"], fit["share"]) == (0.3, 0.1)]
+        for start, steps, method in ((1.5, 50, "mts"), (None, None, "mts_converged")):
+            (fit,) = [fit for fit in own if (fit["start"], fit["steps"]) == (start, steps)]
+            assert fit["temperature"] == row[method]["temperature"] and fit["ece"] == row[method]["ece"]
+        assert found["raw"] == row["raw"]["ece"] and found["fixed"] == row["fixed"]["ece"]
+
+
+def test_dropping_singular_values_is_numpys(shapes):
+    images = load_split(shapes / "prepare", "train").images[:12]
+    u, s, v = np.linalg.svd(images.flatten(1).double().numpy(), full_matrices=False)
+    for count in (0, 1, 5, 12):
+        rest = s * (np.arange(12) >= count)
+        assert np.allclose(dropped(images, count).flatten(1).numpy(), u * rest @ v, atol=1e-5)
+    assert dropped(images, 0) is images
+
+
+def test_nothing_dropped_is_the_rows_own_training(once):
+    """Singular values are numpy's, of the images that the row is trained on, and less data is no better on average."""
+    found = json.loads((once / "svd" / "shapes-mtt-ipc2.json").read_text())
+    images = load_arrays(once / "distill" / "shapes-mtt-ipc2" / "set.safetensors")["images"]
+    assert np.allclose(found["singular_values"], np.linalg.svd(images.reshape(6, -1), compute_uv=False), rtol=1e-4)
+    assert [(point["share"], point["count"], len(point["accuracy"])) for point in found["dropped"]] == [(0, 0, 2), (0.2, 1, 2)]
+
+
+def test_features_are_of_the_networks_and_images_they_name(shapes, once):
+    found, logits = load_arrays(once / "features" / "shapes-mtt-ipc2.safetensors"), load_arrays(once / "train" / "shapes-mtt-ipc2" / "logits.safetensors")
+    assert np.allclose(found["inside.max_logit"], logits["cross_entropy"].max(2))
+    assert found["outside.max_probability"].shape == (2, 30) and found["masked.0.3.max_logit"].shape == (2, 6)
+    assert {key for key in found if key.startswith("tsne")} == {"tsne.labels", *(f"tsne.{loss}.block {k}" for loss in ("cross_entropy", "mixup") for k in (1, 2))}
+    assert found["tsne.mixup.block 2"].shape == (24, 2) and np.bincount(found["tsne.labels"]).tolist() == [8, 8, 8]
+    inside = load_split(shapes / "prepare", "test").images
+    turned = load_arrays(shapes / "turned" / "test.safetensors")["images"]
+    assert np.allclose(load_transform(shapes / "prepare").forward(torch.from_numpy(turned) / 255).rot90(-1, (2, 3)).shape, inside.shape)
+
+
+def test_every_figure_is_drawn_three_times(once):
+    drawn = {path.name for path in (once / "reports" / "figures").glob("*/*")}
+    for number in ("2a", "2b", "3", "4", "5", "6", "7", "8", "9", "12b", "13"):
+        assert {f"figure{number}-shapes.{ending}" for ending in ("svg", "png", "csv")} <= drawn
+    assert {f"figure1-{name}.svg" for name in ROWS} <= drawn and (once / "reports" / "index.html").stat().st_size > 100_000
 
 
 def test_experts_do_not_depend_on_how_many_there_are(shapes, once, tmp_path):

@@ -136,7 +136,7 @@ def test_calibration(golden, golden_index):
         assert runs, "no LBFGS run in the index"
         for key, lr, iterations in runs:
             settings = CalibrateSettings(start=1.5, lr=float(lr), max_iter=int(iterations), share=0.1, bounds=BOUNDS)
-            assert early_stopped(logits, labels, settings).temperature == pytest.approx(numbers[key], rel=FIRST_ORDER)
+            assert early_stopped(z, y, settings).temperature == pytest.approx(numbers[key], rel=FIRST_ORDER)
         best = optimum(z, y, BOUNDS).temperature
         assert best == pytest.approx(numbers["temperature_optimum"], rel=FIRST_ORDER)
         assert nll(log_softmax(z / best), y) == pytest.approx(numbers["nll_at_optimum"], rel=1e-6)

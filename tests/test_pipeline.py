@@ -15,7 +15,7 @@ import yaml
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parent.parent
-STAGES = ["prepare", "buffer", "distill", "train", "calibrate", "evaluate", "architectures", "pictures", "report"]
+STAGES = ["prepare", "buffer", "distill", "train", "masked", "calibrate", "evaluate", "architectures", "ablate", "svd", "features", "pictures", "analyses", "report"]
 # Modules that a stage finds by name; where dvc.yaml has a template, that of the row is a dependency.
 BY_NAME = {"distill": "stages/distillers", "train": "stages/losses", "architectures": "stages/networks"}
 TEMPLATE = {"distill": "stages/distillers/${item.backbone}.py"}
@@ -56,7 +56,7 @@ def test_deps_are_the_imports(stage):
     assert deps == needed
 
 
-@pytest.mark.parametrize("stage", ["evaluate", "pictures", "report"])
+@pytest.mark.parametrize("stage", ["calibrate", "evaluate", "ablate", "pictures", "analyses", "report"])
 def test_stages_that_need_no_torch_do_not_import_it(stage):
     code = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
@@ -66,13 +66,21 @@ def test_report_imports_no_training_code():
     assert not closure({"stages/report.py"}) & ({"stages/train.py", "stages/distill.py", "stages/shared/training.py"} | methods("stages/losses"))
 
 
-def test_calibration_and_training_never_see_test_labels():
-    """calibrate reads neither the test split nor the logits on it; train passes the test labels on and no further."""
-    assert "test" not in (ROOT / "stages/calibrate.py").read_text().split('"""', 2)[2].lower().replace("no test", "")
-    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["calibrate"]["do"]["deps"]
-    assert not any("logits" in dep for dep in deps)
+def test_only_what_may_reads_the_test_split():
+    """Walk the code of the stages that make sets, networks and temperatures, with all that it imports, for calls that read test data."""
+    data = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for stage in ("buffer", "distill", "masked", "calibrate"):
+        modules = closure({f"stages/{stage}.py"} | methods("stages/distillers") | methods("stages/calibrators"))
+        readers = {module for module in modules for node in ast.walk(ast.parse((ROOT / module).read_text())) if isinstance(node, ast.Constant) and node.value in ("test", "test.safetensors")}
+        assert readers <= {"stages/shared/sources.py"}, "which makes the split"
+        assert not any("logits" in dep for dep in data[stage]["do"]["deps"])
+    assert all("data/prepare" not in dep for dep in data["calibrate"]["do"]["deps"]), "a temperature needs no images"
+
+
+def test_training_passes_test_labels_on_and_no_further():
     uses = [line.strip() for line in (ROOT / "stages/train.py").read_text().splitlines() if "test.labels" in line]
     assert uses == ['write_tensors(folder / "logits.safetensors", logits | {"labels": test.labels})']
+    assert not [line for line in (ROOT / "stages/shared/repeats.py").read_text().splitlines() if "test" in line and "labels" in line]
 
 
 def test_execution_settings_are_no_parameters():

@@ -63,7 +63,7 @@ def test_it_is_the_pipelines_fit(mine):
     fit = fit_mts(model, mine["images"], mine["labels"], 0.0, settings=everything)
     with torch.no_grad():
         logits = model(mine["images"])
-    assert fit.early_stopped.temperature == pytest.approx(early_stopped(logits, mine["labels"], PAPER).temperature, rel=1e-4)
+    assert fit.early_stopped.temperature == pytest.approx(early_stopped(logits.numpy(), mine["labels"].numpy(), PAPER).temperature, rel=1e-4)
     assert fit.converged.bound_hit, "all images are right: the optimum is T -> 0"
     assert fit_mts(model, mine["images"], mine["labels"], 0.5, seed=1) != fit_mts(model, mine["images"], mine["labels"], 0.5, seed=2)
 

@@ -8,22 +8,23 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, outside
+from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 
 from stages.architectures import architectures
 from stages.buffer import BufferSettings, buffer
-from stages.calibrate import calibrate
-from stages.calibrators.settings import CalibrateSettings
+from stages.calibrate import by_method, calibrate, wanted
+from stages.calibrators.settings import CalibrateSettings, SweepSettings
 from stages.check import Row
 from stages.distill import distill
-from stages.evaluate import evaluate
+from stages.evaluate import EvaluateSettings, evaluate
+from stages.masked import masked
 from stages.prepare import prepare
 from stages.report import report
 from stages.shared.convnet import NetworkSettings
 from stages.shared.images import NormalisedImages, load_split, load_transform
 from stages.shared.settings import pick
 from stages.shared.sources import ImageSettings
-from stages.tables import Row as TableRow
 from stages.train import TrainSettings, train_row
 
 CPU = torch.device("cpu")
@@ -60,12 +61,15 @@ def built(request, root, tmp_path_factory) -> tuple[str, Path]:
     buffer(pick(BufferSettings, suite["buffers"][key], key), network, prepared, folder / "buffer", 0, CPU, scratch)
     distill(row, name, network, prepared, folder / "buffer", folder / "distill", 0, CPU, scratch)
     train_row(row, name, training, network, prepared, distilled, folder / "train", 0, CPU, scratch)
-    calibrate(calibration, training.holdout, row.mask_ratio, network, prepared, distilled, folder / "train/weights.safetensors", folder / "calibrate.json", 0, CPU)
-    evaluate(10, calibration.bounds, name, folder / "train/logits.safetensors", folder / "calibrate.json", folder / f"evaluate/{name}.json", folder / "metrics.json")
+    sweep = SweepSettings(ratios=[], shares=[], starts=[], steps=[])
+    masked(sweep, training.holdout, calibration.share, row.mask_ratio, network, prepared, distilled, folder / "train/weights.safetensors", folder / "masked.safetensors", 0, CPU)
+    fitting = by_method(load_arrays(folder / "masked.safetensors"), wanted(calibration, training.holdout, row.mask_ratio))
+    calibrate(calibration, row.mask_ratio, fitting, folder / "calibrate.json")
+    evaluate(EvaluateSettings(bins=10, resamples=20), calibration.bounds, name, folder / "train/logits.safetensors", folder / "calibrate.json", folder / f"evaluate/{name}.json", folder / "metrics.json")
     others = training.model_copy(update={"repeats": 1})
     few = row.model_copy(update={"epochs": 1})
     architectures(["vgg11", "mlp"], few, name, others, network, 10, prepared, distilled, folder / f"evaluate/architectures/{name}.json", 0, CPU, scratch)
-    report({name: pick(TableRow, suite["runs"][name], name)}, calibration.start, {name: ["vgg11", "mlp"]}, folder / "evaluate", folder / "reports")
+    report({dataset: {"runs": {name: suite["runs"][name]}, "architectures": {name: {"networks": ["vgg11", "mlp"]}}, "features": {}}}, params, folder, folder / "reports")
     return dataset, folder
 
 
@@ -77,7 +81,7 @@ def test_a_data_set_gets_to_the_tables(built):
     made, before = load_file(folder / "distill/set.safetensors"), load_split(folder / "prepare", "train")
     assert made["images"].shape == (classes, 3, side, side) and made["labels"].tolist() == list(range(classes))
     assert all(not bool((before.images[before.labels == k] == made["images"][k]).all((1, 2, 3)).any()) for k in range(classes)), "images were learned"
-    for table in ("table1", "architectures"):
+    for table in ("table5", "architectures"):
         text = (folder / f"reports/{table}.md").read_text()
         assert f"| {dataset}-mtt-ipc1-quick |" in text and "missing" not in text.split("\n\n")[1]
     metrics = json.loads((folder / "metrics.json").read_text())

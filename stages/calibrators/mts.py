@@ -11,9 +11,7 @@ from stages.shared.masking import mask_images
 from stages.shared.randomness import generator
 from stages.shared.sampling import per_class, share_of
 
-__all__ = ["NETWORKS", "fitting_images"]
-
-NETWORKS = "cross_entropy"  # the group of networks that is calibrated
+__all__ = ["fitting_images"]
 
 
 def fitting_images(data: LabelledImages, share: float, mask_ratio: float, seed: int, repeat: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,9 +9,7 @@ import torch
 from stages.shared.images import LabelledImages
 from stages.shared.sampling import held_out
 
-__all__ = ["NETWORKS", "fitting_images"]
-
-NETWORKS = "holdout"  # the group of networks that is calibrated
+__all__ = ["fitting_images"]
 
 
 def fitting_images(data: LabelledImages, share: float, mask_ratio: float, seed: int, repeat: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,17 @@ from filelock import FileLock, Timeout
 
 from stages.shared.errors import UserError
 
-__all__ = ["scratch"]
+__all__ = ["digest", "scratch"]
+
+
+def digest(settings, inputs: list[Path]) -> str:
+    """Twelve hexadecimal digits of the settings, the input files and the code that is loaded."""
+    found = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    modules = sorted(m for m in sys.modules if m.startswith("stages."))
+    for path in [*sorted(inputs), *(Path(f) for m in modules if (f := sys.modules[m].__file__))]:
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()[:12]
 
 
 @contextmanager
@@ -25,12 +35,7 @@ def scratch(name: str, settings, inputs: list[Path], root: Path = Path("scratch"
     Raises:
         UserError: the same work is already under way in another process.
     """
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    modules = sorted(m for m in sys.modules if m.startswith("stages."))
-    for path in [*sorted(inputs), *(Path(f) for m in modules if (f := sys.modules[m].__file__))]:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    folder = root / f"{name}-{digest.hexdigest()[:12]}"
+    folder = root / f"{name}-{digest(settings, inputs)}"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / f"{folder.name}.lock")
     try:

@@ -1,17 +1,18 @@
-"""Networks on one set of images, several times over: what `train` and `architectures` have in common."""
+"""Networks on one set of images, several times over: what `train`, `architectures` and `svd` have in common."""
 
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from stages.shared.engine import run_units
 from stages.shared.errors import UserError
 from stages.shared.files import write_tensors
 from stages.shared.flat import FlatNetwork, predict
-from stages.shared.images import NormalisedImages
+from stages.shared.images import LabelledImages, NormalisedImages
 from stages.shared.training import Schedule, train
 
 __all__ = ["Group", "train_groups"]
@@ -26,17 +27,24 @@ class Group(NamedTuple):
 
 
 def train_groups(
-    groups: dict[str, Group], repeats: int, loss_settings, images: torch.Tensor | NormalisedImages, targets: torch.Tensor, test_images: torch.Tensor | NormalisedImages,
-    schedule: Schedule, seed: int, name: str, here: Path,
+    groups: dict[str, Group], repeats: int, loss_settings, data: LabelledImages, test_images: torch.Tensor | NormalisedImages, schedule: Schedule,
+    seed: int, name: str, here: Path, device: torch.device,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:  # fmt: skip
     """Weights `(repeats, P)` and test logits `(repeats, test images, classes)` of each group.
 
     Repeat r is a function of `(seed, r)`: groups of one network share its initial weights and draws. Finished networks
     are kept in `here`.
 
+    Args:
+        data: the images to train on, on the CPU or on `device`.
+        loss_settings: `train` of params.yaml.
+        name: the row's, for messages.
+
     Raises:
         UserError: a network whose weights are not finite.
     """
+    images, test_images = data.images.to(device), test_images.to(device)
+    targets = F.one_hot(data.labels, data.classes).float().to(device)
     units = [(group, repeat) for group in groups for repeat in range(repeats)]
     files = {unit: here / f"{unit[0]}-{unit[1]:02}.safetensors" for unit in units}
 
@@ -59,7 +67,7 @@ def train_groups(
 
     missing = [i for i, unit in enumerate(units) if not files[unit].exists()]
     step_operations = 3 * max(group.network.operations(images[:1]) for group in groups.values()) * min(schedule.batch, len(images))
-    run_units(run, missing, step_operations, images.device, f"networks of {name}")
+    run_units(run, missing, step_operations, device, f"networks of {name}")
     done = {unit: load_file(file) for unit, file in files.items()}
     theta, logits = ({group: torch.stack([done[group, repeat][key] for repeat in range(repeats)]) for group in groups} for key in ("theta", "logits"))
     return theta, logits

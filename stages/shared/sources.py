@@ -28,6 +28,7 @@ class ImageSettings(Section):
     resize: Count | None = None  # shorter side, then a centre crop to a square
     color: Literal["rgb", "gray"] = "rgb"
     per_class: Count | None = None  # images of each class to keep in either split, the first by name; null: all
+    quarter_turns: Literal[0, 1, 2, 3] = 0  # by which every image is rotated: images from outside a distribution
 
 
 class Source(NamedTuple):
