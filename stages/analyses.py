@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from stages.figures import Drawn, figure2a, figure2b, figure3, figure4, figure5, figure7, figure8, figure9, figure13, write_figure
+from stages.figures import Drawn, figure2a, figure2b, figure3, figure4, figure5, figure7, figure8, figure9, figure13, write_figures
 from stages.metrics.ood import auroc, fpr95
 from stages.shared.errors import run_stage
 from stages.shared.settings import listed_suites, pick, read_yaml
@@ -123,8 +123,7 @@ def main() -> None:
         suite, data = read_yaml(path), Path("data")
         datasets = [suite["runs"][row]["dataset"] for row in suite["features"]]
         classes = read_json(data / "prepare" / datasets[0] / "info.json")["classes"] if datasets else []
-        for name, drawn in all_figures(suite, path.stem, data, classes).items():
-            write_figure(drawn, Path("reports/figures/analyses") / name)
+        write_figures(all_figures(suite, path.stem, data, classes), Path("reports/figures/analyses"))
 
 
 if __name__ == "__main__":

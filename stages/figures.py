@@ -2,7 +2,8 @@
 reads no files. Our text of the paper has no Figure 11; 6 and 12(b) are the drawing of 4 for other networks, 12(a) is that of 7
 for another data set.
 
-`write_figure` writes one."""
+`write_figures` writes them.
+"""
 
 import itertools
 from pathlib import Path
@@ -19,7 +20,7 @@ from stages.shared.files import replacing, write_text
 
 __all__ = [
     "COLORS", "Drawn", "cumulative_ratio", "figure1", "figure2a", "figure2b", "figure3", "figure4", "figure5", "figure7",
-    "figure8", "figure9", "figure10", "figure13", "write_figure",
+    "figure8", "figure9", "figure10", "figure13", "write_figures",
 ]  # fmt: skip
 
 SVG = {"svg.fonttype": "none", "svg.hashsalt": "figures"}
@@ -48,12 +49,14 @@ class Drawn(NamedTuple):
     data: pd.DataFrame  # the numbers that are drawn, one line a point or bar
 
 
-def write_figure(drawn: Drawn, path: Path) -> None:
-    """Write `<path>.svg` (text as text), `<path>.png` and `<path>.csv`, the same bytes every time."""
-    for ending, about in (("svg", {"Date": None}), ("png", {"Software": None})):
-        with matplotlib.rc_context(SVG), replacing(path.with_name(f"{path.name}.{ending}")) as temporary:
-            drawn.figure.savefig(temporary, metadata=about)
-    write_text(path.with_name(f"{path.name}.csv"), drawn.data.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+def write_figures(drawn: dict[str, Drawn], folder: Path) -> None:
+    """Write `<name>.svg` (text as text), `<name>.png` and `<name>.csv` of each figure, the same bytes every time."""
+    for name, one in drawn.items():
+        for ending, about in (("svg", {"Date": None}), ("png", {"Software": None})):
+            with matplotlib.rc_context(SVG), replacing(folder / f"{name}.{ending}") as temporary:
+                one.figure.savefig(temporary, metadata=about)
+            one.figure.set_layout_engine("none")  # what the first has laid out serves the second
+        write_text(folder / f"{name}.csv", one.data.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def figure1(methods: dict[str, dict], titles: dict[str, str]) -> Drawn:

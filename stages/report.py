@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from stages import tables
 from stages.analyses import detection, read, read_json
-from stages.figures import figure1, figure10, write_figure
+from stages.figures import figure1, figure10, write_figures
 from stages.page import Shown, page
 from stages.shared.errors import run_stage
 from stages.shared.files import write_text
@@ -94,9 +94,10 @@ def report(suites: dict[str, dict], params: dict, data: Path, folder: Path) -> N
     found = all_tables(suites, data, params["calibrate"]["start"])
     for name, table in found.items():
         write_table(table, folder / name)
+    drawn = {}
     for suite, entries in suites.items():
-        for name, drawn in calibration_figures(suite, entries, read(data / "evaluate", entries["runs"], "json", read_json)).items():
-            write_figure(drawn, folder / "figures" / "calibration" / name)
+        drawn |= calibration_figures(suite, entries, read(data / "evaluate", entries["runs"], "json", read_json))
+    write_figures(drawn, folder / "figures" / "calibration")
     shown = shown_figures(folder / "figures")
     rows = {name: values for entries in suites.values() for name, values in entries["runs"].items()}
     pictures = {name: path for name in rows if (path := folder / "distilled" / f"{name}.png").exists()}

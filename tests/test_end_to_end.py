@@ -21,7 +21,7 @@ from stages.check import Row
 from stages.distill import distill
 from stages.evaluate import EvaluateSettings, evaluate
 from stages.features import FeaturesRow, FeaturesSettings, features
-from stages.figures import write_figure
+from stages.figures import write_figures
 from stages.masked import fitting_logits, masked
 from stages.pictures import as_pictures, grid
 from stages.prepare import prepare
@@ -111,8 +111,8 @@ def run(shapes, folder, device):
         features(looked, INSPECT, NETWORK, prepared, shapes / "turned", folder / "distill" / name / "set.safetensors", folder / "train" / name, folder / "features" / f"{name}.safetensors", 0, device)
     suite = {"runs": {name: settings.model_dump() for name, settings in ROWS.items()}, "features": dict.fromkeys(FEATURES)}
     suite["architectures"] = {"shapes-mtt-ipc2": {"networks": tried}, "shapes-full": {"networks": ["mlp"]}}
-    for name, drawn in all_figures({"svd": suite["runs"], **suite}, "shapes", folder, ["left", "middle", "right"]).items():
-        write_figure(drawn, folder / "reports" / "figures" / "analyses" / name)
+    drawn = all_figures({"svd": suite["runs"], **suite}, "shapes", folder, ["left", "middle", "right"])
+    write_figures(drawn, folder / "reports" / "figures" / "analyses")
     report({"shapes": suite}, {"calibrate": CALIBRATE.model_dump()}, folder, folder / "reports")
     return folder
 

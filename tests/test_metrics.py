@@ -191,7 +191,7 @@ def test_a_resample_is_the_data_with_copies():
     p[:3], p[3:6] = [1.0, 0.0, 0.0], [0.7, 0.2, 0.1]  # confidences on bin edges
     confidence, right = top(p, labels)
     drawn_often = weights(400, 6, 0)
-    by_copies = [np.repeat(np.arange(400), row) for row in drawn_often]
+    by_copies = [np.repeat(np.arange(400), row.astype(int)) for row in drawn_often]
     for bins in (10, 15):
         assert ece_resampled(confidence, right, drawn_often, bins) == pytest.approx([ece(p[i], labels[i], bins) for i in by_copies])
     assert smooth_ece_resampled(confidence, right, drawn_often) == pytest.approx([smooth_ece(confidence[i], right[i]) for i in by_copies])

@@ -25,11 +25,11 @@ __all__ = ["ece_resampled", "interval", "smooth_ece_resampled", "weights"]
 
 
 def weights(count: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each of `count` images is in each resample, `(resamples, count)`; every row sums to `count`.
+    """How often each of `count` images is in each resample, `(resamples, count)` float64; every row sums to `count`.
 
     Row i depends on `seed`, `count` and i alone, so methods on the same test images are resampled alike.
     """
-    return np.random.default_rng([seed, count]).multinomial(count, np.full(count, 1 / count), resamples)
+    return np.random.default_rng([seed, count]).multinomial(count, np.full(count, 1 / count), resamples).astype(float)
 
 
 def ece_resampled(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray, bins: int = 10) -> np.ndarray:
