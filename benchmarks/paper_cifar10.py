@@ -10,9 +10,10 @@ deleted and made anew. When a piece ends, its stage is killed; it has saved its 
 resumes from there.
 
 Ends with status 0 when all is done, 3 when the next call goes on, a failing stage's own status else. After every piece the
-output folder (OUT in the environment wins) has five files of at most 16 MiB, in which rows not named in this call stay:
+output folder (OUT in the environment wins) has six files of at most 16 MiB, in which rows not named in this call stay:
 
 - metrics.json: temperatures and scores of each row, all repeats, and the names of what had no room in the other files
+- tables.md: the tables of these rows, beside the paper's numbers
 - curves.csv: curves of experts and of distillation
 - sets.safetensors, logits.safetensors: distilled sets with their settings, and test logits, float16
 - pieces.json: seconds, memory (of the largest process), device and commit of each piece, and the sum of each stage beside
@@ -42,9 +43,10 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from stages import code
 from stages.shared.errors import UserError, run_stage
 from stages.shared.files import replacing, write_json, write_text
-from stages.shared.settings import find, param, read_yaml
+from stages.shared.settings import find, param, pick, read_yaml
 
 # No torch here: a call that has nothing to do ends at once, and a stage's peak memory is not this program's.
 
@@ -299,9 +301,25 @@ def write_results(stages: list[Stage], rows: list[str], out: Path) -> None:
     left_out = [name for name in metrics["left_out"] if name.split("/")[1] not in rows]
     left_out += write_arrays(out / "sets.safetensors", sets, rows, lambda name, array: array.nbytes)
     left_out += write_arrays(out / "logits.safetensors", logits, rows, lambda name, _: (not name.endswith(("/cross_entropy", "/labels")), name))
-    write_json(out / "metrics.json", {"rows": metrics["rows"] | {row: numbers(row, finished) for row in rows}, "left_out": left_out})
+    metrics = {"rows": metrics["rows"] | {row: numbers(row, finished) for row in rows}, "left_out": left_out}
+    write_json(out / "metrics.json", metrics)
+    write_text(out / "tables.md", tables_of(metrics["rows"]))
     write_curves(out / "curves.csv", list(finished.values()), {stage.name for stage in stages})
     write_json(out / "pieces.json", summed(merged(read_json(out / "pieces.json", {"pieces": []})["pieces"], read_json(STAMPS / "pieces.json", []))))
+
+
+def tables_of(rows: dict[str, dict]) -> str:
+    """The tables of the rows in metrics.json, as `report` makes them of all rows that dvc.yaml lists."""
+    from stages import tables
+    from stages.report import PAPER_TABLES, body
+
+    known = {row: pick(tables.Row, find("runs", row)[0], f"runs.{row}") for row in rows}
+    results, ablations = ({row: found[kind] for row, found in rows.items() if isinstance(found.get(kind), dict)} for kind in ("evaluate", "ablate"))
+    full = {row: known[row] for row in results if "interval" in results[row]["methods"]["raw"]}
+    paper, start = read_yaml(Path("stages/paper.yaml")), param("calibrate")["start"]
+    found = [getattr(tables, name)(known, results, paper, start) for name in PAPER_TABLES]
+    found += [tables.starts({row: known[row] for row in ablations}, ablations, results)] + [table(full, results, start) for table in (tables.intervals, tables.overcalibration, tables.scores)]
+    return "\n\n".join(f"## {table.title}\n\n{body(table)}" for table in found if len(table.text) and table.text["Row"].iloc[0] in rows) + "\n"
 
 
 def numbers(row: str, finished: dict[str, Stage]) -> dict:
@@ -365,6 +383,7 @@ def main(*words: str) -> None:
     parser.add_argument("--until-done", action="store_true", help="piece after piece in one call")
     parser.add_argument("--out", default="reports/cifar10", help="folder of the results (default reports/cifar10); OUT in the environment wins")
     options = parser.parse_args(words)
+    code.main()  # what the stages depend on; it makes no numbers, and takes a moment
     stages, out = plan(options.rows), Path(os.environ.get("OUT", options.out))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # through `finally`, which ends the stage

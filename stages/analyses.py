@@ -25,7 +25,7 @@ LOSSES = {"cross_entropy": "", "mixup": ", mixup", "label_smoothing": ", label s
 
 def name_of(row: Row, others: list[Row]) -> str:
     """A row's name in a legend: with its images per class where those of the same kind differ in them."""
-    masked = {"float": " with MDT", "list": " with MDT_ds"}[type(row.mdt).__name__] if row.mdt else ""
+    masked = " with MDT_ds" if isinstance(row.mdt, list) else " with MDT" if row.mdt else ""
     several = len({other.ipc for other in others if (other.backbone, other.mdt) == (row.backbone, row.mdt)}) > 1
     return NAMES[row.backbone] + masked + (f", {row.ipc} per class" if several else "")
 
@@ -71,15 +71,15 @@ def feature_figures(rows: dict[str, Row], found: dict[str, dict[str, np.ndarray]
     full = next((found[name] for name in found if rows[name].backbone == "full"), None)
     plain = next((name for name in found if rows[name].backbone != "full" and rows[name].mdt == 0), None)
     masked = next((name for name in found if rows[name].mdt), None)
-    drawn, both = {}, {"MTT": found.get(plain), "MTT with MDT": found.get(masked)}
-    both = {NAMES[rows[plain].backbone] + label.removeprefix("MTT"): values for label, values in both.items() if values} if plain else {}
+    both = {name_of(rows[name], []): found[name] for name in (plain, masked) if name}
+    drawn = {}
     if both:
         groups = {label: {"in": values["inside.max_probability"], "out": values["outside.max_probability"]} for label, values in both.items()}
         drawn["figure2b"] = figure2b(groups, {label: {key: float(np.mean(each)) for key, each in detection(values).items()} for label, values in both.items()})
-        drawn["figure6"] = maps({f"{label}": (values, "cross_entropy") for label, values in both.items()}, classes)
+        drawn["figure6"] = maps({label: (values, "cross_entropy") for label, values in both.items()}, classes)
         losses = {f"{label}{title}": (values, loss) for loss, title in LOSSES.items() for label, values in both.items() if f"tsne.{loss}.block 1" in values}
         drawn["figure12b"] = maps(losses, classes)
-    if both and full:
+    if plain and full:
         distilled = found[plain]
         ratios = sorted(float(key.split(".max_logit")[0].removeprefix("masked.")) for key in distilled if key.startswith("masked."))
         drawn["figure2a"] = figure2a(full["inside.max_logit"], distilled["inside.max_logit"])

@@ -159,6 +159,8 @@ def check_suite(suite: Suite, path: Path, params: Params) -> None:
         known(f"{path}: features.{name}.outside", entry.outside, suite.datasets)
         for loss in entry.losses:
             known(f"{path}: features.{name}.losses", loss, params.train.losses)
+        if "cross_entropy" not in entry.losses:
+            raise UserError(f"{path}: features.{name}.losses: {entry.losses} without cross_entropy; Figures 4 and 6 are of its networks")
     for name, entry in suite.architectures.items():
         for network in entry.networks:
             known(f"{path}: architectures.{name}.networks", network, names_in("networks"))

@@ -16,7 +16,7 @@ from torch import nn
 
 from stages.shared.convnet import NetworkSettings
 from stages.shared.device import pick_device
-from stages.shared.errors import run_stage
+from stages.shared.errors import UserError, run_stage
 from stages.shared.files import write_tensors
 from stages.shared.flat import FlatNetwork, flat_convnet, predict
 from stages.shared.images import NormalisedImages, load_set, load_split, load_transform
@@ -76,11 +76,16 @@ def features(
     `inside.max_logit`, `inside.max_probability` (test images), `outside.max_probability` (whitened as the test images),
     `masked.<ratio>.max_logit` (the row's own training images under that mask); and of the first network of each of
     `losses`, `tsne.<loss>.<block>` `(n, 2)` with `tsne.labels` `(n,)`.
+
+    Raises:
+        UserError: images from outside of another shape than the row's.
     """
     data, _ = load_set(distilled, prepared)
     test, theta, logits = load_split(prepared, "test"), load_file(trained / "weights.safetensors"), load_file(trained / "logits.safetensors")
     flat, networks = flat_convnet(network, data, device), theta["cross_entropy"].to(device)
     beyond = NormalisedImages(load_file(outside / "test.safetensors")["images"], load_transform(prepared)).to(device)
+    if beyond.shape[1:] != test.images.shape[1:]:
+        raise UserError(f"{outside}: images {tuple(beyond.shape[1:])}; allowed as `outside` of this row: {tuple(test.images.shape[1:])}")
 
     def outputs(images, repeat: int) -> torch.Tensor:
         return predict(flat, networks[repeat], images).cpu()

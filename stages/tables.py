@@ -256,8 +256,7 @@ def architectures(tried: dict[str, list[str]], results: dict[str, dict]) -> Tabl
             cells = {SCORES[key]: _percent(found[key]) if found else "missing" for key in ARCHITECTURE_NUMBERS}
             lines.append({"Row": name, "Network": network, "Weights": f"{found['parameters']:,}" if found else "missing"} | cells)
             if found:
-                some = [key for key in SCORES if key in found]
-                numbers.append({"row": name, "network": network, "parameters": found["parameters"], "repeats": len(found["ece"])} | _means(found, some))
+                numbers.append({"row": name, "network": network, "parameters": found["parameters"], "repeats": len(found["ece"])} | _means(found, SCORES))
     notes = [
         f"In percent, {REPEATS}: networks trained with cross-entropy on a set that was distilled for `convnet`, uncalibrated.",
         "Confidence - accuracy is positive where a network is over-confident. All networks train on the row's own schedule and step size; none is tuned.",
@@ -379,7 +378,8 @@ def _pair(values) -> str:
 
 
 def _means(method: dict, keys) -> dict[str, float]:
-    return {f"{key}_{part}": value for key in keys for part, value in zip(("mean", "std"), mean_std(method[key]))}
+    """Mean and deviation of those of the numbers that there are."""
+    return {f"{key}_{part}": value for key in keys if key in method for part, value in zip(("mean", "std"), mean_std(method[key]))}
 
 
 def _paper_values(row: Row, paper: dict) -> dict:

@@ -28,6 +28,7 @@ from stages.prepare import prepare
 from stages.report import report
 from stages.shared.convnet import NetworkSettings
 from stages.shared.errors import UserError
+from stages.shared.flat import flat_convnet
 from stages.shared.images import load_set, load_split, load_transform
 from stages.shared.sources import ImageSettings
 from stages.svd import SvdSettings, dropped, svd
@@ -267,9 +268,12 @@ def test_features_are_of_the_networks_and_images_they_name(shapes, once):
     assert found["outside.max_probability"].shape == (2, 30) and found["masked.0.3.max_logit"].shape == (2, 6)
     assert {key for key in found if key.startswith("tsne")} == {"tsne.labels", *(f"tsne.{loss}.block {k}" for loss in ("cross_entropy", "mixup") for k in (1, 2))}
     assert found["tsne.mixup.block 2"].shape == (24, 2) and np.bincount(found["tsne.labels"]).tolist() == [8, 8, 8]
-    inside = load_split(shapes / "prepare", "test").images
-    turned = load_arrays(shapes / "turned" / "test.safetensors")["images"]
-    assert np.allclose(load_transform(shapes / "prepare").forward(torch.from_numpy(turned) / 255).rot90(-1, (2, 3)).shape, inside.shape)
+    pixels, turned = (load_arrays(shapes / folder / "test.safetensors")["images"] for folder in ("prepare", "turned"))
+    assert np.array_equal(turned, np.rot90(pixels, axes=(2, 3))) and not np.array_equal(turned, pixels)
+    data, theta = load_split(shapes / "prepare", "test"), load_file(once / "train" / "shapes-mtt-ipc2" / "weights.safetensors")["cross_entropy"]
+    outside = load_transform(shapes / "prepare").forward(torch.from_numpy(turned) / 255)  # whitened as the row's own images
+    logits = torch.stack([flat_convnet(NETWORK, data, CPU)(one, outside).detach() for one in theta])
+    assert np.allclose(found["outside.max_probability"], logits.softmax(2).amax(2), atol=1e-5)
 
 
 def test_every_figure_is_drawn_three_times(once):

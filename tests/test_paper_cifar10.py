@@ -139,6 +139,8 @@ def test_the_results_are_few_and_small_files(killed, names):
     evaluated = json.loads((killed[0] / "data/evaluate/tiny.json").read_text())
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["rows"]["tiny"]["evaluate"] == evaluated and "calibrate" in metrics["rows"]["tiny"] and metrics["left_out"] == []
+    cell = f"{100 * np.mean(evaluated['methods']['mts']['ece']):.2f} ± "
+    assert f"| {cell}" in (out / "tables.md").read_text() and "missing" not in (out / "tables.md").read_text().replace("`missing`", "")
     sets, whole = load_file(out / "sets.safetensors"), load_file(killed[0] / "data/distill/tiny/set.safetensors")
     assert sets["tiny/images"].dtype == np.float16 and np.allclose(sets["tiny/images"], whole["images"], rtol=1e-3, atol=1e-3)
     assert sets["tiny/step_size"] == whole["step_size"] and sets["tiny/labels"].tolist() == [0, 0, 1, 1, 2, 2]

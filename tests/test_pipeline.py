@@ -14,46 +14,72 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from stages import code
+
 ROOT = Path(__file__).parent.parent
-STAGES = ["prepare", "buffer", "distill", "train", "masked", "calibrate", "evaluate", "architectures", "ablate", "svd", "features", "pictures", "analyses", "report"]
-# Modules that a stage finds by name; where dvc.yaml has a template, that of the row is a dependency.
-BY_NAME = {"distill": "stages/distillers", "train": "stages/losses", "architectures": "stages/networks"}
-TEMPLATE = {"distill": "stages/distillers/${item.backbone}.py"}
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+WITHOUT_CODE = ("check", "code")  # these two depend on all of stages/
 
 
 def methods(folder: str) -> set[str]:
     return {str(f.relative_to(ROOT)) for f in (ROOT / folder).glob("*.py") if f.stem != "__init__"}
 
 
-def imports(module: str) -> set[str]:
-    """Files of this project that a file imports itself."""
-    found = set()
-    for node in ast.walk(ast.parse((ROOT / module).read_text())):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        found |= {file for name in names if (ROOT / (file := name.replace(".", "/") + ".py")).exists()}
-    return {file for file in found if file.startswith("stages/")}
-
-
 def closure(modules: set[str]) -> set[str]:
-    known = set()
-    while modules:
-        known |= modules
-        modules = set().union(*(imports(m) for m in modules)) - known
-    return known
+    return code.closure(ROOT, modules)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_deps_are_the_imports(stage):
-    body = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
-    deps = {dep for dep in body.get("do", body)["deps"] if dep.startswith("stages/") and dep.endswith(".py")}
-    needed = closure({f"stages/{stage}.py"} | (methods(BY_NAME[stage]) if stage in BY_NAME else set()))
-    if stage in TEMPLATE:
-        needed = needed - methods(BY_NAME[stage]) | {TEMPLATE[stage]}
-    assert deps == needed
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in WITHOUT_CODE])
+def test_a_stage_depends_on_the_code_that_it_runs(stage):
+    body = STAGES[stage].get("do", STAGES[stage])
+    named = "distill/${item.backbone}" if stage == "distill" else stage
+    assert [dep for dep in body["deps"] if dep.startswith("data/code/")] == [f"data/code/{named}.json"]
+    assert not [dep for dep in body["deps"] if dep.endswith(".py")]
+    assert body["cmd"].split()[:3] == ["python", "-m", f"stages.{stage}"]
+
+
+def test_the_lists_have_every_module_that_a_stage_loads():
+    """Held against what Python itself has loaded after importing the stage and the methods that it finds by name."""
+    lists = code.lists(ROOT)
+    run = """
+import importlib, json, sys
+from pathlib import Path
+found = {}
+for name, more in json.loads(sys.argv[1]).items():
+    for loaded in [module for module in sys.modules if module.startswith("stages")]:
+        del sys.modules[loaded]
+    for module in [f"stages.{name.split('/')[0]}", *more]:
+        importlib.import_module(module)
+    found[name] = [str(Path(file).relative_to(Path.cwd())) for module in list(sys.modules) if module.startswith("stages.") and (file := sys.modules[module].__file__)]
+print(json.dumps(found))
+"""
+    by_name = {"train": methods("stages/losses"), "architectures": methods("stages/networks")}
+    asked = {name: [f"stages.distillers.{name.split('/')[1]}"] if "/" in name else sorted(m[:-3].replace("/", ".") for m in by_name.get(name, [])) for name in lists}
+    loaded = json.loads(subprocess.run([sys.executable, "-c", run, json.dumps(asked)], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    for name, modules in loaded.items():
+        modules = {module for module in modules if not module.endswith("__init__.py")}
+        assert modules <= lists[name].keys(), name
+        later = lists[name].keys() - modules
+        assert later <= {"stages/masked.py", *closure({"stages/masked.py"})}, f"{name}: only what calibrate imports at need is not loaded at once"
+
+
+def test_an_edit_re_runs_the_stages_that_import_it_and_no_others(tmp_path):
+    shutil.copytree(ROOT / "stages", tmp_path / "stages")
+
+    def changed(module: str) -> set[str]:
+        before = code.lists(tmp_path)
+        code.imports.cache_clear()
+        with (tmp_path / module).open("a") as file:
+            file.write("\n# edited\n")
+        after = code.lists(tmp_path)
+        return {name for name in after if after[name] != before.get(name)}
+
+    assert changed("stages/shared/unroll.py") == {f"distill/{backbone}" for backbone in ("mtt", "rtp", "dc", "dsa")}
+    assert changed("stages/page.py") - {"page"} == {"report"}
+    assert changed("stages/losses/focal.py") == {"train"}
+    assert changed("stages/calibrators/early_stopped.py") - {"standalone", "check"} == {"calibrate", "ablate"}
+    everything = changed("stages/shared/errors.py")
+    assert STAGES.keys() - WITHOUT_CODE - everything == {"distill"} and "distill/dc" in everything
 
 
 @pytest.mark.parametrize("stage", ["calibrate", "evaluate", "ablate", "pictures", "analyses", "report"])

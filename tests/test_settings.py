@@ -94,6 +94,13 @@ SUITE, RUN = "suites/digits.yaml", f"runs/{ROW}"
         (SUITE, f"{RUN}/color", "red", [f"{ROW}.color: unknown key; allowed here:", "backbone", "epochs", "mask_ratio"]),
         (SUITE, "datasets/digits/network/width2", 3, ["datasets.digits.network.width2: unknown key; allowed here: width, depth"]),
         (SUITE, "datasets/digits/images/whitening", "pca", ["datasets.digits.images.whitening", "'pca'", "'zca' or 'none'"]),
+        ("params.yaml", "sweep/ratios", [0.1, 1], ["sweep.ratios.1", "1", "less than 1"]),
+        (SUITE, "svd/digits-full/dataset", "digits-rotated", ["svd.digits-full.dataset", "'digits-rotated'", "allowed: digits"]),
+        (SUITE, "svd/digits-full/drop", [0, 1.2], ["svd.digits-full.drop.1", "1.2", "less than 1"]),
+        (SUITE, "features/digits-full/outside", "cifar10", ["features.digits-full.outside", "'cifar10'", "allowed: digits, digits-rotated"]),
+        (SUITE, "features/digits-full/losses", ["cross_entropy", "focle"], ["features.digits-full.losses", "'focle'", "focal"]),
+        (SUITE, "features/digits-full/losses", ["focal"], ["features.digits-full.losses", "without cross_entropy"]),
+        (SUITE, "datasets/digits-rotated/images/quarter_turns", 4, ["datasets.digits-rotated.images.quarter_turns", "4", "0, 1, 2 or 3"]),
         (SUITE, "datasets/digits/images/source", "data/no-such", ["images.source", "'data/no-such'", "train/<class>"]),
     ],
 )
