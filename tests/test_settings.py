@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
-
 from conftest import outside
+from PIL import Image
+from safetensors.torch import load_file
+
 from stages import check
-from stages.shared.settings import listed_suites
 from stages.shared.device import pick_device
 from stages.shared.errors import UserError
+from stages.shared.settings import listed_suites
 from stages.shared.sources import ImageSettings, find_images, read_images
 
 ROOT = Path(__file__).parent.parent
@@ -283,3 +284,14 @@ def test_a_folder_that_cannot_be_used(folder, how, expected):
 def test_a_folder_is_checked_before_it_is_decoded(folder):
     spoil(folder, "text as picture")
     assert find_images(settings(folder), "images", folder).counts == [3, 2]
+
+
+def test_sets_that_are_committed_fit_their_rows():
+    """Every row that reads a set of this repository finds one of its size, with the step size that it trains at."""
+    rows = {name: row for suite in SUITES.values() for name, row in suite["runs"].items() if row["backbone"] == "file"}
+    assert rows
+    for name, row in rows.items():
+        found = load_file(ROOT / "data" / row["reads"] / "set.safetensors")
+        assert found["labels"].bincount().tolist() == [row["ipc"]] * 10 and found["images"].shape == (10 * row["ipc"], 3, 32, 32), name
+        assert bool(found["images"].isfinite().all()) and float(found["images"].float().std()) > 0.1
+        assert 0 < float(found["step_size"]) < 1 and row["lr"] == "learned"
