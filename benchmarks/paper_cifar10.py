@@ -318,7 +318,7 @@ def tables_of(rows: dict[str, dict]) -> str:
     full = {row: known[row] for row in results if "interval" in results[row]["methods"]["raw"]}
     paper, start = read_yaml(Path("stages/paper.yaml")), param("calibrate")["start"]
     found = [getattr(tables, name)(known, results, paper, start) for name in PAPER_TABLES]
-    found += [tables.starts({row: known[row] for row in ablations}, ablations, results)] + [table(full, results, start) for table in (tables.intervals, tables.overcalibration, tables.scores)]
+    found += [tables.starts({row: known[row] for row in ablations}, ablations)] + [table(full, results, start) for table in (tables.intervals, tables.overcalibration, tables.scores)]
     return "\n\n".join(f"## {table.title}\n\n{body(table)}" for table in found if len(table.text) and table.text["Row"].iloc[0] in rows) + "\n"
 
 

@@ -5,6 +5,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from stages.shared.archives import data_root
@@ -28,7 +29,7 @@ def prepare(settings: ImageSettings, folder: Path, key: str = "images", root: Pa
         UserError: the source is not there and cannot be fetched into `root`, or is not usable; see `stages/shared/sources.py`.
     """
     classes, splits = read_images(settings, key, root, cache)
-    turned = {name: torch.from_numpy(split.images).rot90(settings.quarter_turns, (2, 3)) for name, split in splits.items()}
+    turned = {name: torch.from_numpy(np.ascontiguousarray(np.rot90(split.images, settings.quarter_turns, (2, 3)))) for name, split in splits.items()}
     for name, split in splits.items():
         write_tensors(folder / f"{name}.safetensors", {"images": turned[name], "labels": torch.from_numpy(split.labels)})
     transform = fit_transform(turned["train"], settings, key)

@@ -61,7 +61,7 @@ def all_tables(suites: dict[str, dict], data: Path, start: float) -> dict[str, T
     found = read(data / "features", seen, "safetensors", load_file)
     paper = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text())
     return {name: getattr(tables, name)(rows, results, paper, start) for name in PAPER_TABLES} | {
-        "starts": tables.starts(rows, read(data / "ablate", rows, "json", read_json), results),
+        "starts": tables.starts(rows, read(data / "ablate", rows, "json", read_json)),
         "intervals": tables.intervals(rows, results, start),
         "overcalibration": tables.overcalibration(rows, results, start),
         "outside": tables.outside({name: detection(found[name]) if name in found else {} for name in seen}),

@@ -200,7 +200,7 @@ def overcalibration(rows: dict[str, Row], results: dict[str, dict], start: float
     return Table("Over-calibration: confidence minus accuracy", pd.DataFrame(lines), pd.DataFrame(numbers), notes)
 
 
-def starts(rows: dict[str, Row], ablations: dict[str, dict], results: dict[str, dict]) -> Table:
+def starts(rows: dict[str, Row], ablations: dict[str, dict]) -> Table:
     """ECE of MTS by where its solver starts, when it stops, and the mask ratio.
 
     Args:

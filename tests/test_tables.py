@@ -124,7 +124,7 @@ def test_starting_values_name_the_oracle_ratio_as_one():
 
     fits = [fit(ratio, start, steps, ece) for ratio, ece in ((0.1, 0.05), (0.3, 0.02)) for start, steps in ((None, None), (1.5, 50), (1.5, 1), (3.0, 50))]
     found = {"a": {"ratio": 0.1, "share": 0.1, "start": 1.5, "steps": 50, "fits": [*fits, fit(0.1, 1.5, 50, 0.9, share=0.5)]}}
-    table = tables.starts({"a": ROWS["a"], "d": ROWS["d"]}, found, RESULTS)
+    table = tables.starts({"a": ROWS["a"], "d": ROWS["d"]}, found)
     text = table.text.to_dict("records")
     assert [(line["Start"], line["Steps"]) for line in text] == [("any", "converged"), ("1.5", "50"), ("3", "50"), ("missing", "missing")]
     assert text[1]["0.1"] == "5.00 (1.30)" and text[0]["0.3"] == "2.00 (1.30)†" and text[1]["Oracle ratio"] == "0.3"
