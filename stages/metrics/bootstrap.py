@@ -19,6 +19,7 @@ had its sign. Of training seeds it says nothing: repeats do.
 
 import numpy as np
 
+from stages.metrics.ece import bin_of
 from stages.metrics.smooth_ece import fixed_point, residuals
 
 __all__ = ["ece_resampled", "interval", "smooth_ece_resampled", "weights"]
@@ -40,8 +41,7 @@ def ece_resampled(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray
         right: `(N,)`, 1 where the top class is the label.
         weights: `(R, N)`.
     """
-    bin_of = np.searchsorted(np.arange(1, bins) / bins, confidence, side="right")
-    by_bin = np.where(bin_of[:, None] == np.arange(bins), (right - confidence)[:, None], 0)
+    by_bin = np.where(bin_of(confidence, bins)[:, None] == np.arange(bins), (right - confidence)[:, None], 0)
     return np.abs(weights @ by_bin).sum(1) / weights.sum(1)
 
 

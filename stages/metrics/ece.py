@@ -6,26 +6,29 @@ https://arxiv.org/abs/1706.04599, equation (3).
 
 import numpy as np
 
-__all__ = ["ece", "reliability"]
+__all__ = ["bin_of", "ece", "reliability"]
+
+
+def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """The bin of each confidence: `[k/bins, (k+1)/bins)`, and exactly 1.0 is in the last."""
+    return np.searchsorted(np.arange(1, bins) / bins, confidence, side="right")
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> dict[str, np.ndarray]:
     """Count, mean confidence and accuracy by bin of the top-class confidence; empty bins have zeros.
-
-    Bins are `[k/bins, (k+1)/bins)`, and a confidence of exactly 1.0 is in the last.
 
     Args:
         probabilities: `(N, K)`.
         labels: `(N,)`.
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    bin_of = np.searchsorted(np.arange(1, bins) / bins, confidence, side="right")
-    count = np.bincount(bin_of, minlength=bins)
+    where = bin_of(confidence, bins)
+    count = np.bincount(where, minlength=bins)
     some = np.maximum(count, 1)
     return {
         "count": count,
-        "confidence": np.bincount(bin_of, confidence, bins) / some,
-        "accuracy": np.bincount(bin_of, right, bins) / some,
+        "confidence": np.bincount(where, confidence, bins) / some,
+        "accuracy": np.bincount(where, right, bins) / some,
     }
 
 
