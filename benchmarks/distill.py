@@ -21,19 +21,16 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from benchmarks.measure import in_process, in_turn, peak_mib, rates, report, spread
+from benchmarks.measure import compared, device_of, in_process, measured, rates, report
 from stages.distillers import dc, dsa, mtt, rtp
 from stages.shared import gradient_matching, unroll
 from stages.shared.augment import augment, draw
 from stages.shared.convnet import ConvNet
-from stages.shared.device import pick_device
 from stages.shared.flat import FlatNetwork
 from stages.shared.images import LabelledImages
 from stages.shared.method import Problem
 from stages.shared.randomness import generator
 from stages.shared.sampling import chunks_of, class_rows, per_class
-
-CPU = torch.device("cpu")
 
 
 class Case(NamedTuple):
@@ -43,6 +40,7 @@ class Case(NamedTuple):
     network: tuple[int, int, int, int]  # channels, size, width, depth
     compiled: bool  # as a run of the published length would be
     forward_passes: int  # of one image, that the update counts at least
+    classes: int = 10
 
 
 MATCHING = {"iterations": 1, "outer_loops": 1, "inner_loops": 1}
@@ -52,6 +50,7 @@ CIFAR, DIGITS = (3, 32, 128, 3), (1, 8, 32, 2)
 CASES = {
     "mtt, CIFAR-10, IPC 10, 30 steps": Case("mtt", 10, MTT, CIFAR, True, 100 * 30 * 12),
     "mtt, digits, IPC 10, 20 steps": Case("mtt", 10, MTT | {"syn_steps": 20}, DIGITS, False, 100 * 20 * 12),
+    "mtt, digits, IPC 10, 20 steps, compiled": Case("mtt", 10, MTT | {"syn_steps": 20}, DIGITS, True, 100 * 20 * 12),
     "dc, CIFAR-10, IPC 1": Case("dc", 1, MATCHING, CIFAR, True, 2560 * 3 + 10 * 9),
     "dc, CIFAR-10, IPC 10": Case("dc", 10, MATCHING, CIFAR, True, 2560 * 3 + 100 * 9),
     "dsa, CIFAR-10, IPC 1": Case("dsa", 1, MATCHING, CIFAR, True, 2560 * 3 + 10 * 9),
@@ -60,12 +59,13 @@ CASES = {
 }
 
 
-def problem(case: Case, folder: Path) -> Problem:
-    """Random images of ten classes; for MTT one random trajectory in `folder`."""
+def problem(case: Case, folder: Path, device: torch.device = torch.device("cpu")) -> Problem:
+    """Random images; for MTT one random trajectory in `folder`."""
     channels, size, width, depth = case.network
-    draws, count = generator("benchmark"), 2560 if size == 32 else 900
-    network = FlatNetwork(ConvNet(channels, size, 10, width, depth))
-    real = LabelledImages(torch.randn(count, channels, size, size, generator=draws), torch.arange(count) % 10, 10)
+    draws, count = generator("benchmark"), case.classes * (case.settings.get("batch_real") or (256 if size == 32 else 90))
+    network = FlatNetwork(ConvNet(channels, size, case.classes, width, depth).to(device))
+    images, labels = torch.randn(count, channels, size, size, generator=draws), torch.arange(count) % case.classes
+    real = LabelledImages(images.to(device), labels.to(device), case.classes)
     start = network.initial(draws)
     save_file({"snapshots": torch.stack([start + i * 0.01 * torch.randn(start.shape, generator=draws) for i in range(4)])[None]}, folder / "trajectories.safetensors")
     return Problem(real, network, case.ipc, 0, folder, seed=0)
@@ -94,7 +94,7 @@ def unrolled(here: Problem, theta: torch.Tensor, batches, lr: float, momentum: f
 
 def plain_mtt(case: Case, here: Problem) -> Callable[[], torch.Tensor]:
     settings, rows = mtt.Settings(**case.settings), here.real_rows()
-    labels, snapshots = here.real.labels[rows], load_file(here.reads / "trajectories.safetensors")["snapshots"]
+    labels, snapshots = here.real.labels[rows], load_file(here.reads / "trajectories.safetensors")["snapshots"].to(here.real.images)
 
     def update() -> torch.Tensor:
         draws, images = generator(here.seed, "mtt", 0), here.real.images[rows].requires_grad_()
@@ -109,14 +109,15 @@ def plain_mtt(case: Case, here: Problem) -> Callable[[], torch.Tensor]:
 
 
 def plain_rtp(case: Case, here: Problem) -> Callable[[], torch.Tensor]:
-    settings, labels = rtp.Settings(**case.settings), torch.arange(10).repeat_interleave(case.ipc)
+    settings, classes = rtp.Settings(**case.settings), case.classes
+    labels = torch.arange(classes, device=here.real.labels.device).repeat_interleave(case.ipc)
     initial = rtp.start(here, settings).variables["images"].value
 
     def update() -> torch.Tensor:
         draws, images = generator(here.seed, "rtp", 0), initial.clone().requires_grad_()
-        begin = here.network.initial(draws)
-        chunks = [per_class(labels, 10, lambda n: min(settings.batch_syn or n, n), draws) for _ in range(settings.syn_steps)]
-        rows = per_class(here.real.labels, 10, lambda n: min(settings.batch_real, n), draws)
+        begin = here.network.initial(draws).to(images)
+        chunks = [per_class(labels, classes, lambda n: min(settings.batch_syn or n, n), draws) for _ in range(settings.syn_steps)]
+        rows = per_class(here.real.labels, classes, lambda n: min(settings.batch_real, n), draws)
         theta = unrolled(here, begin.requires_grad_(), ((images[c], labels[c]) for c in chunks), settings.lr_net, settings.momentum_net)
         return torch.autograd.grad(F.cross_entropy(here.network(theta, here.real.images[rows]), here.real.labels[rows]), images)[0]
 
@@ -125,16 +126,17 @@ def plain_rtp(case: Case, here: Problem) -> Callable[[], torch.Tensor]:
 
 def plain_matching(case: Case, here: Problem) -> Callable[[], torch.Tensor]:
     backbone = {"dc": dc, "dsa": dsa}[case.backbone]
-    method = backbone.start(here, backbone.Settings(**case.settings))
-    initial, rows_of, own = method.images(), class_rows(here.real.labels, 10), class_rows(method.labels, 10)
+    settings = backbone.Settings(**case.settings)
+    method = backbone.start(here, settings)
+    initial, rows_of, own = method.images(), class_rows(here.real.labels, case.classes), class_rows(method.labels, case.classes)
 
     def update() -> torch.Tensor:
         images = initial.clone().requires_grad_()
-        theta = here.network.initial(generator(here.seed, "matching", 0)).requires_grad_()
-        loss = torch.zeros(())
-        for k in range(10):
+        theta = here.network.initial(generator(here.seed, "matching", 0)).to(images.device).requires_grad_()
+        loss = torch.zeros((), device=images.device)
+        for k in range(case.classes):
             draws = generator(here.seed, "matching", 0, 0, k)
-            rows = rows_of[k][torch.randperm(len(rows_of[k]), generator=draws)[:256]]
+            rows = rows_of[k][torch.randperm(len(rows_of[k]), generator=draws)[: settings.batch_real]]
             drawn = draw(draws, 1) if case.backbone == "dsa" else None
             (theirs,) = torch.autograd.grad(F.cross_entropy(here.network(theta, view(here.real.images[rows], drawn)), here.real.labels[rows]), theta)
             (mine,) = torch.autograd.grad(F.cross_entropy(here.network(theta, view(images[own[k]], drawn)), method.labels[own[k]]), theta, create_graph=True)
@@ -158,32 +160,29 @@ def shortened(case: Case) -> Case:
 
 def measure(name: str, way: str, runs: int, file: str) -> None:
     """In a process of its own: print seconds of each run and the peak, and leave the gradient in `file`."""
-    if way == "ours":
-        pick_device("cpu")  # as a stage does
+    device = device_of(way)
     with tempfile.TemporaryDirectory() as folder:
         case = CASES[name]
-        save_file({"gradient": WAYS[way](shortened(case), problem(case, Path(folder)))()}, file)
-        update = WAYS[way](case, problem(case, Path(folder)))
-        print(json.dumps({"seconds": in_turn({way: update}, runs)[way], "peak_mib": peak_mib()}))
+        gradient = WAYS[way](shortened(case), problem(case, Path(folder), device))()
+        print(json.dumps(measured(gradient, WAYS[way](case, problem(case, Path(folder), device)), runs, file, device)))
 
 
 def main(runs: int = 5, names: tuple[str, ...] = tuple(CASES)) -> None:
-    limit, results = rates(), []
+    limit, results = rates(device_of("ours")), []
     for name in names:
         found, gradients = {}, {}
         with tempfile.TemporaryDirectory() as folder:
             for way in WAYS:
                 found[way] = in_process("benchmarks.distill", name, way, runs, f"{folder}/{way}")
-                gradients[way] = load_file(f"{folder}/{way}")["gradient"]
+                gradients[way] = load_file(f"{folder}/{way}")["result"]
         apart = float((gradients["ours"] - gradients["plain"]).norm() / gradients["plain"].norm())
         rounded = CASES[name].settings.get("precision") == "bfloat16"
         assert apart < (0.1 if rounded else 0.01), f"{name}: the two ways differ by {apart}"
         channels, size, width, depth = CASES[name].network
         operations = CASES[name].forward_passes * FlatNetwork(ConvNet(channels, size, 10, width, depth)).operations(torch.zeros(1, channels, size, size))
-        for way, values in found.items():
-            share = spread(values["seconds"])["median"] / spread(found["plain"]["seconds"])["median"]
-            precision = "bfloat16" if rounded and way == "ours" else "float32"
-            results.append({"case": name, "way": way, **spread(values["seconds"]), "of_plain": share, "peak_mib": values["peak_mib"], "peak_of_plain": values["peak_mib"] / found["plain"]["peak_mib"], "floor": operations / limit[f"{precision}_operations"], "apart": apart if way == "ours" else 0.0})  # fmt: skip
+        for way, values in compared(found).items():
+            floor = operations / limit["bfloat16_operations" if rounded and way == "ours" else "float32_operations"]
+            results.append({"case": name, "way": way, **values, "floor": floor, "apart": apart if way == "ours" else 0.0})
     report("distill" if names == tuple(CASES) else "distill-some", {"runs": runs, "unit": "seconds, MiB", "rates": limit}, results)
 
 

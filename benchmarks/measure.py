@@ -15,12 +15,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import torch
+from safetensors.torch import save_file
 
+from stages.shared import device
 from stages.shared.files import write_json
+from stages.shared.settings import param
 
-__all__ = ["in_process", "in_turn", "machine", "peak_mib", "rates", "report", "spread"]
+__all__ = ["FOLDER", "compared", "device_of", "in_process", "in_turn", "machine", "measured", "peak_mib", "rates", "report", "spread"]
 
 FOLDER = Path("reports/benchmarks")
 
@@ -54,15 +58,27 @@ def timed(work: Callable[[], object], device: torch.device = torch.device("cpu")
     return time.perf_counter() - begin
 
 
-def in_turn(ways: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
+def device_of(way: str) -> torch.device:
+    """The device of params.yaml, or DEVICE. Only our ways have malloc keep its memory, as the stages do; none rounds to TF32, so that they can be compared."""
+    with mock.patch.object(device, "keep_freed_memory", device.keep_freed_memory if way.startswith("ours") else lambda: None):
+        return device.pick_device(param("device"))
+
+
+def in_turn(ways: dict[str, Callable[[], object]], runs: int, device: torch.device = torch.device("cpu")) -> dict[str, list[float]]:
     """Seconds of each way, run after run: all warm up once, then take turns, so that a slow minute hits them all."""
     for work in ways.values():
         work()
     found = {name: [] for name in ways}
     for _ in range(runs):
         for name, work in ways.items():
-            found[name].append(timed(work))
+            found[name].append(timed(work, device))
     return found
+
+
+def measured(result: torch.Tensor, work: Callable[[], object], runs: int, file: str, device: torch.device = torch.device("cpu")) -> dict:
+    """In a process of its own: `result`, for the comparison of ways, goes to `file`; seconds of each run after one to warm up, and the peak."""
+    save_file({"result": result.cpu().contiguous()}, file)
+    return {"seconds": in_turn({"": work}, runs, device)[""], "peak_mib": peak_mib(device)}
 
 
 def in_process(module: str, *words) -> dict:
@@ -75,8 +91,19 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def peak_mib() -> float:
-    """Peak resident memory of this process; `ru_maxrss` will not do, for a child begins with its parent's."""
+def compared(found: dict[str, dict]) -> dict[str, dict[str, float]]:
+    """Of what `measured` has found of each way: seconds and peak memory, also as shares of the plain way's."""
+    base, memory = spread(found["plain"]["seconds"])["median"], found["plain"]["peak_mib"]
+    return {
+        way: {**(seconds := spread(values["seconds"])), "of_plain": seconds["median"] / base, "peak_mib": values["peak_mib"], "peak_of_plain": values["peak_mib"] / memory}
+        for way, values in found.items()
+    }
+
+
+def peak_mib(device: torch.device = torch.device("cpu")) -> float:
+    """Peak memory of tensors on a GPU, or resident of this process; `ru_maxrss` will not do, for a child begins with its parent's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 

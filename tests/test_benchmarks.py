@@ -1,0 +1,60 @@
+"""The benchmarks' plain ways and ours come to the same numbers, and what they print and draw is what was measured."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import buffer, calibrate, distill, growth, measure, train
+from benchmarks.calibrate import exact, made
+
+
+def apart(ours, plain):
+    return float((ours - plain).norm() / plain.norm())
+
+
+def test_experts_are_those_of_the_public_way(tmp_path):
+    ours, plain = (buffer.digits(way, tmp_path / way.split(",")[0], 2)[1][:, :2] for way in ("ours, float32", "plain"))
+    assert ours.shape == plain.shape
+    assert apart(ours, plain) < 1e-4 and not torch.equal(plain[0], plain[1])
+
+
+def test_networks_are_those_of_the_public_way(tmp_path):
+    ours, plain = (train.networks(way, tmp_path / way, 2, 3)() for way in ("ours", "plain"))
+    assert len(ours) == 8 and apart(ours, plain) < 1e-4
+    assert apart(plain[0], plain[1]) > 0.1 and apart(plain[0], plain[2]) > 1e-3  # another repeat, another loss
+
+
+SMALL = {"iterations": 1, "syn_steps": 3, "batch_syn": None}
+
+
+@pytest.mark.parametrize("backbone, settings", [("mtt", distill.MTT | {"syn_steps": 3}), ("rtp", SMALL), ("dc", distill.MATCHING), ("dsa", distill.MATCHING)])
+def test_updates_are_those_of_the_public_way(tmp_path, backbone, settings):
+    case = distill.Case(backbone, 2, settings, (1, 8, 8, 2), False, 0, classes=3)
+    ours, plain = (make(case, distill.problem(case, tmp_path))() for make in (distill.ours, distill.plain))
+    assert float(plain.norm()) > 0 and apart(ours, plain) < 1e-4
+
+
+def test_temperatures_are_the_best_ones():
+    best = exact(*made(3000, 20))
+    assert float(calibrate.fit("ours", 3000, 20)()) == pytest.approx(best, rel=1e-5)
+    assert float(calibrate.fit("plain", 3000, 20)()) == pytest.approx(best, rel=1e-2)
+
+
+def test_growth_measures_each_size_in_a_process_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(growth, "AXES", {"calibrate": {"100 classes": growth.AXES["calibrate"]["100 classes"]._replace(values=(1000,))}})
+    monkeypatch.setattr(growth, "FOLDER", tmp_path)
+    monkeypatch.setattr(measure, "FOLDER", tmp_path)
+    growth.main("calibrate", "--runs", "2")
+    results = json.loads((tmp_path / "growth-calibrate.json").read_text())["results"]
+    assert [(line["way"], line["value"]) for line in results] == [("plain", 1000), ("ours", 1000)]
+    assert all(0 < line["min"] <= line["median"] <= line["max"] and line["peak_mib"] > 50 for line in results)
+    assert all((tmp_path / f"growth-calibrate.{ending}").stat().st_size > 100 for ending in ("svg", "png", "csv"))
+
+
+def test_a_floor_is_below_what_was_measured():
+    rates = measure.rates(runs=2)
+    a = torch.randn(1024, 1024)
+    assert min(measure.in_turn({"product": lambda: a @ a}, 3)["product"]) > 0.3 * 2 * 1024**3 / rates["float32_operations"]
+    assert np.isfinite(list(rates.values())).all()
