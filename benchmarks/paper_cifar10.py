@@ -311,11 +311,11 @@ def write_results(stages: list[Stage], rows: list[str], out: Path) -> None:
 def tables_of(rows: dict[str, dict]) -> str:
     """The tables of the rows in metrics.json, as `report` makes them of all rows that dvc.yaml lists."""
     from stages import tables
-    from stages.report import PAPER_TABLES, body
+    from stages.report import PAPER_TABLES, body, complete
 
     known = {row: pick(tables.Row, find("runs", row)[0], f"runs.{row}") for row in rows}
     results, ablations = ({row: found[kind] for row, found in rows.items() if isinstance(found.get(kind), dict)} for kind in ("evaluate", "ablate"))
-    full = {row: known[row] for row in results if "interval" in results[row]["methods"]["raw"]}
+    full = {row: known[row] for row in results if complete(results[row])}
     paper, start = read_yaml(Path("stages/paper.yaml")), param("calibrate")["start"]
     found = [getattr(tables, name)(known, results, paper, start) for name in PAPER_TABLES]
     found += [tables.starts({row: known[row] for row in ablations}, ablations)] + [table(full, results, start) for table in (tables.intervals, tables.overcalibration, tables.scores)]

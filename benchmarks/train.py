@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import yaml
 from safetensors.torch import load_file
 
 from benchmarks.measure import compared, device_of, in_process, measured, rates, report
@@ -27,6 +26,7 @@ from stages.shared.flat import FlatNetwork
 from stages.shared.images import LabelledImages, load_split
 from stages.shared.repeats import Group, train_groups
 from stages.shared.sampling import class_rows
+from stages.shared.settings import param
 from stages.shared.sources import ImageSettings
 from stages.train import TrainRow, TrainSettings, schedule_of
 
@@ -40,7 +40,7 @@ def networks(way: str, folder: Path, repeats: int, epochs: int) -> Callable[[], 
     real, test = (load_split(folder / "prepared", split) for split in ("train", "test"))
     rows = torch.cat([own[:IPC] for own in class_rows(real.labels, real.classes)])
     device, data = device_of(way), LabelledImages(real.images[rows], real.labels[rows], real.classes)
-    settings = TrainSettings.model_validate(yaml.safe_load(Path("params.yaml").read_text())["train"])
+    settings = TrainSettings.model_validate(param("train"))
     schedule = schedule_of(TrainRow(epochs=epochs, lr=LR, augment=True), settings, None, "benchmark")
 
     def ours() -> torch.Tensor:

@@ -2,12 +2,14 @@
 
     python -m stages.report
 
-Shows the rows of the suites that dvc.yaml lists; a row without results shows as missing. Imports no training code.
+Shows the rows of the suites that dvc.yaml lists; a row without results shows as missing. Rows of other suites are shown where
+reports/<folder>/metrics.json has their results (`benchmarks/paper_cifar10.py` leaves them). Imports no training code.
 """
 
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 from safetensors.numpy import load_file
@@ -46,26 +48,53 @@ CAPTIONS = {
 }
 
 
-def all_tables(suites: dict[str, dict], data: Path, start: float) -> dict[str, Table]:
+class Elsewhere(NamedTuple):
+    """A row that did not run here."""
+
+    row: dict  # its settings, as in `suites/*.yaml`
+    results: dict[str, dict]  # of `evaluate`, and of `ablate` if that ran
+    folder: Path  # of its report
+
+
+def elsewhere(folder: Path, suites: dict[str, dict]) -> dict[str, Elsewhere]:
+    """The rows of `suites` that have results in `<folder>/*/metrics.json`, as they stand there."""
+    known, found = {name: values for suite in suites.values() for name, values in suite["runs"].items()}, {}
+    for file in sorted(folder.glob("*/metrics.json")):
+        rows = {name: {kind: of for kind, of in results.items() if isinstance(of, dict)} for name, results in read_json(file)["rows"].items() if name in known}
+        found |= {name: Elsewhere(known[name], results, file.parent) for name, results in rows.items() if complete(results.get("evaluate"))}
+    return found
+
+
+def complete(results: dict | None) -> bool:
+    """Whether they have the intervals, which those of older versions have not."""
+    return results is not None and "interval" in results["methods"]["raw"]
+
+
+def all_tables(suites: dict[str, dict], data: Path, start: float, others: dict[str, Elsewhere]) -> dict[str, Table]:
     """Every table by its name: the paper's seven, then what it left out.
 
     Args:
         suites: by name, as in `suites/*.yaml`, in the tables' order.
         data: folder of `evaluate/`, `ablate/` and `features/`.
         start: first temperature of the LBFGS runs.
+        others: rows that did not run here, by name.
     """
     rows = {name: pick(Row, values, f"{suite}: runs.{name}") for suite, entries in suites.items() for name, values in entries["runs"].items()}
     tried = {name: values["networks"] for entries in suites.values() for name, values in entries["architectures"].items()}
     seen = [name for entries in suites.values() for name in entries["features"]]
-    results, others = read(data / "evaluate", rows, "json", read_json), read(data / "evaluate" / "architectures", tried, "json", read_json)
+    results, ablations = (read(data / kind, rows, "json", read_json) for kind in ("evaluate", "ablate"))
+    rows |= {name: pick(Row, other.row, f"runs.{name}") for name, other in others.items()}
+    results |= {name: other.results["evaluate"] for name, other in others.items()}
+    ablations |= {name: other.results["ablate"] for name, other in others.items() if "ablate" in other.results}
+    trials = read(data / "evaluate" / "architectures", tried, "json", read_json)
     found = read(data / "features", seen, "safetensors", load_file)
     paper = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text())
     return {name: getattr(tables, name)(rows, results, paper, start) for name in PAPER_TABLES} | {
-        "starts": tables.starts(rows, read(data / "ablate", rows, "json", read_json)),
+        "starts": tables.starts(rows, ablations),
         "intervals": tables.intervals(rows, results, start),
         "overcalibration": tables.overcalibration(rows, results, start),
         "outside": tables.outside({name: detection(found[name]) if name in found else {} for name in seen}),
-        "architectures": tables.architectures(tried, others),
+        "architectures": tables.architectures(tried, trials),
         "scores": tables.scores(rows, results, start),
     }
 
@@ -82,16 +111,18 @@ def calibration_figures(suite: str, entries: dict, results: dict[str, dict]) -> 
     return drawn
 
 
-def report(suites: dict[str, dict], params: dict, data: Path, folder: Path) -> None:
+def report(suites: dict[str, dict], params: dict, data: Path, folder: Path, unlisted: dict[str, dict] | None = None) -> None:
     """Write `<table>.{csv,md,tex}`, `figures/calibration/*.{svg,png,csv}`, `README.md` and `index.html` to `folder`.
 
     Args:
         suites: by name, as in `suites/*.yaml`.
         params: `params.yaml`.
         data: folder of the stages' results.
-        folder: it may hold `figures/analyses/` and `distilled/`, which are shown too.
+        folder: it may hold `figures/analyses/` and `distilled/`, which are shown too, and results of unlisted suites.
+        unlisted: the suites that dvc.yaml does not list, by name.
     """
-    found = all_tables(suites, data, params["calibrate"]["start"])
+    others = elsewhere(folder, unlisted or {})
+    found = all_tables(suites, data, params["calibrate"]["start"], others)
     for name, table in found.items():
         write_table(table, folder / name)
     drawn = {}
@@ -101,9 +132,12 @@ def report(suites: dict[str, dict], params: dict, data: Path, folder: Path) -> N
     shown = shown_figures(folder / "figures")
     rows = {name: values for entries in suites.values() for name, values in entries["runs"].items()}
     pictures = {name: path for name in rows if (path := folder / "distilled" / f"{name}.png").exists()}
+    rows |= {name: other.row for name, other in others.items()}
+    pictures |= {name: path for name, other in others.items() if (path := other.folder / "distilled" / f"{name}.png").exists()}
+    intro = INTRO + (f"\n\n{introduced(others, folder)}" if others else "")
     versions = {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
-    write_text(folder / "README.md", readme(found, shown, folder))
-    write_text(folder / "index.html", page(found, shown, rows, pictures, params, versions, INTRO))
+    write_text(folder / "README.md", readme(found, shown, folder, intro))
+    write_text(folder / "index.html", page(found, shown, rows, pictures, params, versions, intro))
 
 
 def shown_figures(folder: Path) -> dict[str, Shown]:
@@ -120,10 +154,16 @@ def write_table(table: Table, path: Path) -> None:
     write_text(path.with_suffix(".tex"), latex(table))
 
 
-def readme(found: dict[str, Table], figures: dict[str, Shown], folder: Path) -> str:
+def introduced(others: dict[str, Elsewhere], folder: Path) -> str:
+    """Which rows did not run here, and where to read how they ran."""
+    names, reports = ", ".join(f"`{name}`" for name in others), dict.fromkeys(f"`{(other.folder / 'README.md').relative_to(folder)}`" for other in others.values())
+    return f"Made without DVC, by themselves: {names}. Their budgets, machines and times are in {', '.join(reports)}."
+
+
+def readme(found: dict[str, Table], figures: dict[str, Shown], folder: Path, about: str) -> str:
     """The tables and links to the figures, as the repository's web page shows them."""
     pictures = [f"- [{shown.title}]({shown.path.relative_to(folder)})" for shown in figures.values()]
-    intro = f"# Results\n\n{INTRO}\nThe same as one page with all pictures: `index.html`."
+    intro = f"# Results\n\n{about}\n\nThe same as one page with all pictures: `index.html`."
     return "\n\n".join([intro, *(f"## {table.title}\n\n{body(table)}" for table in found.values()), "## Figures", "\n".join(pictures)]) + "\n"
 
 
@@ -148,7 +188,9 @@ def latex(table: Table) -> str:
 
 
 def main() -> None:
-    report({path.stem: read_yaml(path) for path in listed_suites()}, read_yaml(Path("params.yaml")), Path("data"), Path("reports"))
+    listed = listed_suites()
+    suites, unlisted = ({path.stem: read_yaml(path) for path in paths} for paths in (listed, sorted({*Path("suites").glob("*.yaml")} - {*listed})))
+    report(suites, read_yaml(Path("params.yaml")), Path("data"), Path("reports"), unlisted)
 
 
 if __name__ == "__main__":

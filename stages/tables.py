@@ -51,6 +51,7 @@ class Row(Section):
     dataset: str
     backbone: str
     ipc: Count | None
+    reads: str
     mdt: Ratio | list[Ratio]
 
 
@@ -269,7 +270,7 @@ def families(rows: dict[str, Row]) -> list[Family]:
     found = []
     for name, row in rows.items():
         if row.mdt == 0 and row.backbone != "full":
-            like = {other: r for other, r in rows.items() if (r.suite, r.dataset, r.backbone, r.ipc) == (row.suite, row.dataset, row.backbone, row.ipc)}
+            like = {other: r for other, r in rows.items() if r.model_copy(update={"mdt": 0}) == row}
             mdt = next((other for other, r in like.items() if isinstance(r.mdt, float) and r.mdt > 0), None)
             found.append(Family(name, mdt, next((other for other, r in like.items() if isinstance(r.mdt, list)), None)))
     return found

@@ -123,6 +123,26 @@ def once(shapes, tmp_path_factory):
     return run(shapes, tmp_path_factory.mktemp("once"), CPU)
 
 
+def test_rows_that_ran_elsewhere_are_in_the_tables(once, tmp_path):
+    """Those of unlisted suites with results in a report's folder, in the tables, the introduction and on the page."""
+    name, folder = "shapes-random-ipc1", tmp_path / "reports"
+    kinds = {kind: json.loads((once / kind / f"{name}.json").read_text()) for kind in ("evaluate", "ablate")}
+    old = json.loads(json.dumps(kinds["evaluate"]))
+    del old["methods"]["raw"]["interval"]
+    rows = {"made": kinds, "older": {"evaluate": old}, "unknown": kinds, "large": {"evaluate": "left out: 2000000 bytes"}}
+    (folder / "far").mkdir(parents=True)
+    (folder / "far" / "metrics.json").write_text(json.dumps({"rows": rows}))
+    settings = {"runs": dict.fromkeys(("made", "older", "large", "to-do"), ROWS[name].model_dump()), "architectures": {}, "features": {}}
+    here = {"runs": {"shapes-full": ROWS["shapes-full"].model_dump()}, "architectures": {}, "features": {}}
+    report({"shapes": here}, {"calibrate": CALIBRATE.model_dump()}, once, folder, {"far": settings})
+    text, page = (folder / "README.md").read_text(), (folder / "index.html").read_text()
+    ours = next(line for line in (once / "reports" / "table5.md").read_text().splitlines() if line.startswith(f"| {name} "))
+    assert ours.replace(name, "made") in (folder / "table5.md").read_text()
+    assert "| made | 1.5 | 50 |" in text and "by themselves: `made`." in text and "`far/README.md`" in text
+    assert 'id="row-made"' in page and "far/README.md" in page
+    assert not any(f"| {other} " in text for other in ("older", "unknown", "large", "to-do"))
+
+
 def test_every_row_gets_to_the_table(once):
     text = "".join((once / "reports" / f"table{k}.md").read_text() for k in (1, 5, 7)) + (once / "reports" / "scores.md").read_text()
     for name in ROWS:

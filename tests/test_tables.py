@@ -23,8 +23,8 @@ def method(ece: float, accuracy: float = 0.7, gap: float = 0.1, low: float = 0.0
     return numbers | {"bound_hit": [hit] * repeats, "interval": {"ece": [ece - 0.02, ece + 0.02], "smooth_ece": [0.0, 0.5]}, "difference_to_raw": [low, high]}
 
 
-def row(backbone="mtt", ipc=50, mdt=0.0, suite="cifar10") -> Row:
-    return Row(suite=suite, dataset=suite, backbone=backbone, ipc=ipc, mdt=mdt)
+def row(backbone="mtt", ipc=50, mdt=0.0, suite="cifar10", reads="buffer/all") -> Row:
+    return Row(suite=suite, dataset=suite, backbone=backbone, ipc=ipc, reads=reads, mdt=mdt)
 
 
 ROWS = {
@@ -74,6 +74,8 @@ def test_tables_5_and_7():
 
 def test_families_differ_by_the_mask_alone():
     assert families(ROWS) == [("a", "a-mdt", "a-ds"), ("b", None, None), ("c", None, None), ("d", None, None)]
+    fewer = {"e": row(reads="buffer/some"), "e-mdt": row(mdt=0.2, reads="buffer/some")}
+    assert families(fewer | {"a": ROWS["a"], "a-mdt": ROWS["a-mdt"]}) == [("e", "e-mdt", None), ("a", "a-mdt", None)]
 
 
 def test_table2_takes_the_best_of_the_others():

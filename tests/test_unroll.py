@@ -102,7 +102,11 @@ def test_parts_of_a_batch_make_the_whole(device, monkeypatch):
     found = []
     for part in (11, 4, 1):
         monkeypatch.setattr("stages.shared.unroll.part_size", lambda *_: part)
-        found.append([inner.gradient(theta, images, labels), *inner.products(theta, images, labels, v)])
+        leaf = theta.clone().requires_grad_()
+        loss = inner.whole_loss(leaf, images, labels)
+        found.append([inner.gradient(theta, images, labels), *inner.products(theta, images, labels, v), loss.detach(), *torch.autograd.grad(loss, leaf)])
+    assert torch.allclose(found[0][0], found[0][-1])
+    assert torch.allclose(found[0][-2], F.cross_entropy(inner.network(theta, images), labels))
     for other in found[1:]:
         assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-14) for a, b in zip(found[0], other))
 

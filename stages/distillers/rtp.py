@@ -86,7 +86,7 @@ def start(problem: Problem, settings: Settings) -> Method:
         leaves = {key: variable.value.detach().requires_grad_() for key, variable in variables.items()}
         result = unrolled_gradient(
             inner, begin, lambda step: (mask(images(leaves, chunks[step]), step), labels[chunks[step]]), settings.syn_steps,
-            list(leaves.values()), rate, lambda theta: inner.loss(theta, real.images[rows], real.labels[rows]), settings.momentum_net, learn_lr=False,
+            list(leaves.values()), rate, lambda theta: inner.whole_loss(theta, real.images[rows], real.labels[rows]), settings.momentum_net, learn_lr=False,
         )  # fmt: skip
         gradients = dict(zip(leaves, result.gradients))
         if "coefficients" in gradients:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from stages.shared.engine import part_size, worth_compiling
 from stages.shared.flat import FlatNetwork
@@ -46,6 +47,13 @@ class InnerLoss:
         with torch.autocast(theta.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             logits = self.network(theta, images)
         return F.cross_entropy(logits.to(theta.dtype), labels)
+
+    def whole_loss(self, theta: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss as a scalar to differentiate, of more images than one graph has room for: a part's is made anew on the way back."""
+        parts = self._parts(images, labels)
+        if len(parts) == 1:
+            return self.loss(theta, images, labels)
+        return sum(share * checkpoint(self.loss, theta, x, y, use_reentrant=False) for share, x, y in parts)
 
     def gradient(self, theta: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """dL/dtheta, `(P,)`."""
