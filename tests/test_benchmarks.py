@@ -46,11 +46,17 @@ def test_growth_measures_each_size_in_a_process_of_its_own(tmp_path, monkeypatch
     monkeypatch.setattr(growth, "AXES", {"calibrate": {"100 classes": growth.AXES["calibrate"]["100 classes"]._replace(values=(1000,))}})
     monkeypatch.setattr(growth, "FOLDER", tmp_path)
     monkeypatch.setattr(measure, "FOLDER", tmp_path)
-    growth.main("calibrate", "--runs", "2")
+    growth.main("--runs", "2")
     results = json.loads((tmp_path / "growth-calibrate.json").read_text())["results"]
     assert [(line["way"], line["value"]) for line in results] == [("plain", 1000), ("ours", 1000)]
     assert all(0 < line["min"] <= line["median"] <= line["max"] and line["peak_mib"] > 50 for line in results)
     assert all((tmp_path / f"growth-calibrate.{ending}").stat().st_size > 100 for ending in ("svg", "png", "csv"))
+
+
+def test_growth_names_what_it_can_measure(capsys):
+    with pytest.raises(SystemExit):
+        growth.main("speed")
+    assert "speed: no such benchmark; allowed: buffer, distill, train, calibrate" in capsys.readouterr().err
 
 
 def test_a_floor_is_below_what_was_measured():
