@@ -18,6 +18,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from matplotlib.ticker import LogLocator, NullFormatter
 from safetensors.torch import load_file
 
 from benchmarks import buffer, calibrate, distill, train
@@ -117,10 +118,13 @@ def drawn(results: list[dict]) -> Drawn:
             top.errorbar(one["value"], one["median"], [one["median"] - one["min"], one["max"] - one["median"]], color=color, marker=marker, label=way)
             bottom.plot(one["value"], one["peak_mib"], color=color, marker=marker)
         top.set(title=setting, xscale="log", yscale="log")
+        top.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        top.yaxis.set_major_formatter("{x:g}")
+        top.yaxis.set_minor_formatter(NullFormatter())
         bottom.set(xlabel=some["axis"].iloc[0], ylim=(0, None))
         bottom.set_xticks(sorted(set(some["value"])), [f"{value:,}" for value in sorted(set(some["value"]))], minor=False)
         bottom.set_xticks([], minor=True)
-        top.title.set_size(8)
+        top.title.set_size(7)
     axes[0][0].set_ylabel("seconds")
     axes[1][0].set_ylabel("peak memory (MiB)")
     axes[0][0].legend(frameon=False)

@@ -157,7 +157,7 @@ def write_table(table: Table, path: Path) -> None:
 def introduced(others: dict[str, Elsewhere], folder: Path) -> str:
     """Which rows did not run here, and where to read how they ran."""
     names, reports = ", ".join(f"`{name}`" for name in others), dict.fromkeys(f"`{(other.folder / 'README.md').relative_to(folder)}`" for other in others.values())
-    return f"Made without DVC, by themselves: {names}. Their budgets, machines and times are in {', '.join(reports)}."
+    return f"Made by themselves, not by this run: {names}. Their budgets, machines and times are in {', '.join(reports)}."
 
 
 def readme(found: dict[str, Table], figures: dict[str, Shown], folder: Path, about: str) -> str:

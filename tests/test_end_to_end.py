@@ -138,7 +138,7 @@ def test_rows_that_ran_elsewhere_are_in_the_tables(once, tmp_path):
     text, page = (folder / "README.md").read_text(), (folder / "index.html").read_text()
     ours = next(line for line in (once / "reports" / "table5.md").read_text().splitlines() if line.startswith(f"| {name} "))
     assert ours.replace(name, "made") in (folder / "table5.md").read_text()
-    assert "| made | 1.5 | 50 |" in text and "by themselves: `made`." in text and "`far/README.md`" in text
+    assert "| made | 1.5 | 50 |" in text and "not by this run: `made`." in text and "`far/README.md`" in text
     assert 'id="row-made"' in page and "far/README.md" in page
     assert not any(f"| {other} " in text for other in ("older", "unknown", "large", "to-do"))
 
