@@ -1,12 +1,12 @@
 """One update of a distillation: the backbones of `stages/distillers` against the way of their public code.
 
-    python -m benchmarks.distill [runs] [case]
+    python -m benchmarks.distill [runs] [case ...]
 
 The plain ways are those of the public code of MTT, DC, DSA and RTP (addresses in the backbones' files), written anew: a
 module, one graph over all inner steps or over all classes' losses, one backward pass. They are given the same images,
-weights, draws and augmentations, and have to give the same gradient (of five inner steps, where there are more): to 1 %, to 5 %
-where ours is compiled, to 10 % with bfloat16 products; `apart` says how nearly. Each way is a process of its own, as peak memory is a process's; Python and torch alone take about 500 MiB
-of it. Images are random: their content changes no time.
+weights, draws and augmentations, and have to give the same gradient (of five inner steps, where there are more): to 1 %, to
+5 % where ours is compiled, to 10 % with bfloat16 products; `apart` says how nearly. Each way is a process of its own, as peak
+memory is a process's; Python and torch alone take about 500 MiB of it. Images are random: their content changes no time.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine and its limits, ways measured in turn, the result as a table and as JSON.
+"""What the benchmarks share: the machine and its limits, ways measured and compared, the result as a table and as JSON.
 
 A floor is the time that a computation's operations or bytes take at the rates that the machine was measured to have,
 whichever is longer: no code is faster.
@@ -24,7 +24,7 @@ from stages.shared import device
 from stages.shared.files import write_json
 from stages.shared.settings import param
 
-__all__ = ["FOLDER", "compared", "device_of", "in_process", "in_turn", "machine", "measured", "peak_mib", "rates", "report", "spread"]
+__all__ = ["FOLDER", "compared", "device_of", "in_process", "machine", "measured", "peak_mib", "rates", "report", "spread", "timed"]
 
 FOLDER = Path("reports/benchmarks")
 
@@ -64,21 +64,11 @@ def device_of(way: str) -> torch.device:
         return device.pick_device(param("device"))
 
 
-def in_turn(ways: dict[str, Callable[[], object]], runs: int, device: torch.device = torch.device("cpu")) -> dict[str, list[float]]:
-    """Seconds of each way, run after run: all warm up once, then take turns, so that a slow minute hits them all."""
-    for work in ways.values():
-        work()
-    found = {name: [] for name in ways}
-    for _ in range(runs):
-        for name, work in ways.items():
-            found[name].append(timed(work, device))
-    return found
-
-
 def measured(result: torch.Tensor, work: Callable[[], object], runs: int, file: str, device: torch.device = torch.device("cpu")) -> dict:
     """In a process of its own: `result`, for the comparison of ways, goes to `file`; seconds of each run after one to warm up, and the peak."""
     save_file({"result": result.cpu().contiguous()}, file)
-    return {"seconds": in_turn({"": work}, runs, device)[""], "peak_mib": peak_mib(device)}
+    work()
+    return {"seconds": [timed(work, device) for _ in range(runs)], "peak_mib": peak_mib(device)}
 
 
 def in_process(module: str, *words) -> dict:
