@@ -4,9 +4,9 @@
 
 The plain ways are those of the public code of MTT, DC, DSA and RTP (addresses in the backbones' files), written anew: a
 module, one graph over all inner steps or over all classes' losses, one backward pass. They are given the same images,
-weights, draws and augmentations, and have to give the same gradient (of five inner steps, where there are more): to 1 %, to
-5 % where ours is compiled, to 10 % with bfloat16 products; `apart` says how nearly. Each way is a process of its own, as peak
-memory is a process's; Python and torch alone take about 500 MiB of it. Images are random: their content changes no time.
+weights, draws and augmentations, and have to give the same gradient (of five inner steps, where there are more): to 1 %,
+RTP to 5 %, with bfloat16 products to 10 %; `apart` says how nearly. Each way is a process of its own, as peak memory is a
+process's; Python and torch alone take about 500 MiB of it. Images are random: their content changes no time.
 """
 
 import json
@@ -41,6 +41,7 @@ class Case(NamedTuple):
     compiled: bool  # as a run of the published length would be
     forward_passes: int  # of one image, that the update counts at least
     classes: int = 10
+    apart: float = 0.01  # that the two gradients may be, relative
 
 
 MATCHING = {"iterations": 1, "outer_loops": 1, "inner_loops": 1}
@@ -54,8 +55,8 @@ CASES = {
     "dc, CIFAR-10, IPC 1": Case("dc", 1, MATCHING, CIFAR, True, 2560 * 3 + 10 * 9),
     "dc, CIFAR-10, IPC 10": Case("dc", 10, MATCHING, CIFAR, True, 2560 * 3 + 100 * 9),
     "dsa, CIFAR-10, IPC 1": Case("dsa", 1, MATCHING, CIFAR, True, 2560 * 3 + 10 * 9),
-    "dsa, CIFAR-10, IPC 1, bfloat16": Case("dsa", 1, MATCHING | {"precision": "bfloat16"}, CIFAR, True, 2560 * 3 + 10 * 9),
-    "rtp, CIFAR-10, IPC 1, 150 steps": Case("rtp", 1, {"iterations": 1, "syn_steps": 150, "batch_syn": None}, CIFAR, True, 10 * 150 * 12 + 640 * 3),
+    "dsa, CIFAR-10, IPC 1, bfloat16": Case("dsa", 1, MATCHING | {"precision": "bfloat16"}, CIFAR, True, 2560 * 3 + 10 * 9, apart=0.1),
+    "rtp, CIFAR-10, IPC 1, 150 steps": Case("rtp", 1, {"iterations": 1, "syn_steps": 150, "batch_syn": None}, CIFAR, True, 10 * 150 * 12 + 640 * 3, apart=0.05),  # compiled: rounding; eager 3e-6
 }
 
 
@@ -177,7 +178,7 @@ def main(runs: int = 5, names: tuple[str, ...] = tuple(CASES)) -> None:
                 gradients[way] = load_file(f"{folder}/{way}")["result"]
         apart = float((gradients["ours"] - gradients["plain"]).norm() / gradients["plain"].norm())
         rounded = CASES[name].settings.get("precision") == "bfloat16"
-        assert apart < (0.1 if rounded else 0.05 if CASES[name].compiled else 0.01), f"{name}: the two ways differ by {apart}"
+        assert apart < CASES[name].apart, f"{name}: the two ways differ by {apart}"
         channels, size, width, depth = CASES[name].network
         operations = CASES[name].forward_passes * FlatNetwork(ConvNet(channels, size, 10, width, depth)).operations(torch.zeros(1, channels, size, size))
         for way, values in compared(found).items():

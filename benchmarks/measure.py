@@ -67,7 +67,7 @@ def device_of(way: str) -> torch.device:
 def measured(result: torch.Tensor, work: Callable[[], object], runs: int, file: str, device: torch.device = torch.device("cpu")) -> dict:
     """In a process of its own: `result`, for the comparison of ways, goes to `file`; seconds of each run after one to warm up, and the peak."""
     save_file({"result": result.cpu().contiguous()}, file)
-    work()
+    timed(work, device)
     return {"seconds": [timed(work, device) for _ in range(runs)], "peak_mib": peak_mib(device)}
 
 
