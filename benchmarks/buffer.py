@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from benchmarks.measure import compared, device_of, in_process, measured, rates, report
-from benchmarks.plain import plain_training
+from benchmarks.plain import plain_convnet, plain_training
 from stages.buffer import BufferSettings, buffer
 from stages.losses import cross_entropy
 from stages.prepare import prepare
@@ -52,7 +52,7 @@ def digits(way: str, folder: Path, experts: int = DIGITS.experts) -> tuple[Calla
 
     def work() -> torch.Tensor:
         if way == "plain":
-            made = [list(plain_training(ConvNet(1, 8, 10, 32, 2).to(device), cross_entropy, None, data.images, data.labels, schedule, key)) for key in keys]
+            made = [list(plain_training(plain_convnet(1, 8, 10, 32, 2).to(device), cross_entropy, None, data.images, data.labels, schedule, key)) for key in keys]
             return torch.stack([torch.stack(snapshots) for snapshots in made])
         buffer(DIGITS.model_copy(update={"experts": experts}), DIGITS_NETWORK, folder / "prepared", folder / "out", 0, device, folder / "scratch")
         return load_file(folder / "out" / "trajectories.safetensors")["snapshots"]
@@ -64,7 +64,7 @@ def random_images(way: str, size: int, depth: int, batch: int, batches: int, com
     """An epoch of the 128-wide ConvNet. The work, and a trajectory `(1, 2, P)` after two batches: later rounding grows."""
     draws, count, device = generator("benchmark"), batch * batches, device_of(way)
     images, labels = torch.randn(count, 3, size, size, generator=draws), torch.arange(count) % 10
-    flat, key = FlatNetwork(ConvNet(3, size, 10, 128, depth).to(device)), (0, "buffer", 0)
+    flat, key = FlatNetwork((plain_convnet if way == "plain" else ConvNet)(3, size, 10, 128, depth).to(device)), (0, "buffer", 0)
     there, targets = images.to(device), F.one_hot(labels, 10).float().to(device)
 
     def work(count: int = count) -> torch.Tensor:
@@ -93,7 +93,7 @@ def measure(setting: str, way: str, runs: int, file: str) -> None:
 def main(runs: int = 5) -> None:
     limit, results = rates(device_of("ours")), []
     for setting, (_, ways, (channels, size, width, depth), images) in SETTINGS.items():
-        operations = 3 * images * FlatNetwork(ConvNet(channels, size, 10, width, depth)).operations(torch.zeros(1, channels, size, size))
+        operations = 3 * images * FlatNetwork(plain_convnet(channels, size, 10, width, depth)).operations(torch.zeros(1, channels, size, size))
         with tempfile.TemporaryDirectory() as folder:
             found = {way: in_process("benchmarks.buffer", setting, way, runs, f"{folder}/{way}") for way in ways}
             made = {way: load_file(f"{folder}/{way}")["result"][:, :2] for way in ways}

@@ -1,4 +1,4 @@
-"""A network trained as the public code trains one: what `buffer` and `train` are held against.
+"""The public code's network, and how it trains one: what the benchmarks are held against.
 
 Written anew after `epoch` in `utils.py` of https://github.com/GeorgeCazenavette/mtt-distillation: a data loader that collates
 sample by sample, a module with torch.optim.SGD, loss and accuracy fetched every batch. Initial weights, orders, draws and
@@ -12,11 +12,25 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from stages.shared.augment import augment, draw
+from stages.shared.convnet import ConvNet, HalvingPool
 from stages.shared.flat import FlatNetwork
 from stages.shared.randomness import generator
 from stages.shared.training import Schedule
 
-__all__ = ["plain_training", "weights"]
+__all__ = ["plain_convnet", "plain_pooling", "plain_training", "weights"]
+
+
+def plain_convnet(channels: int, size: int, classes: int, width: int, depth: int) -> ConvNet:
+    """The ConvNet as the public code has it."""
+    return plain_pooling(ConvNet(channels, size, classes, width, depth))
+
+
+def plain_pooling(module: ConvNet) -> ConvNet:
+    """The module itself, with PyTorch's pooling in place of ours."""
+    for place, layer in enumerate(module.features):
+        if isinstance(layer, HalvingPool):
+            module.features[place] = torch.nn.AvgPool2d(2)
+    return module
 
 
 def plain_training(module: torch.nn.Module, loss: ModuleType, settings, images: torch.Tensor, targets: torch.Tensor, schedule: Schedule, key: tuple) -> Iterator[torch.Tensor]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from benchmarks.measure import compared, device_of, in_process, measured, rates, report
-from benchmarks.plain import plain_training
+from benchmarks.plain import plain_convnet, plain_training
 from stages.losses import cross_entropy, focal, label_smoothing, mixup
 from stages.prepare import prepare
 from stages.shared.convnet import ConvNet
@@ -53,7 +53,7 @@ def networks(way: str, folder: Path, repeats: int, epochs: int) -> Callable[[], 
         found, targets = [], F.one_hot(data.labels, data.classes).float()
         for loss in LOSSES.values():
             for repeat in range(repeats):
-                module = ConvNet(1, 8, 10, 32, 2).to(device)
+                module = plain_convnet(1, 8, 10, 32, 2).to(device)
                 *_, theta = plain_training(module, loss, settings, data.images, targets, schedule, (0, "train", repeat))
                 with torch.no_grad():
                     module(test.images.to(device))
@@ -76,7 +76,7 @@ def main(runs: int = 5) -> None:
     apart = float((made["ours"] - made["plain"]).norm() / made["plain"].norm())
     assert apart < 1e-4, f"the two ways differ by {apart}"
     limit = rates(device_of("ours"))
-    operations = 3 * FlatNetwork(ConvNet(1, 8, 10, 32, 2)).operations(torch.zeros(1, 1, 8, 8)) * 10 * IPC * EPOCHS * REPEATS * len(LOSSES)
+    operations = 3 * FlatNetwork(plain_convnet(1, 8, 10, 32, 2)).operations(torch.zeros(1, 1, 8, 8)) * 10 * IPC * EPOCHS * REPEATS * len(LOSSES)
     floor = operations / limit["float32_operations"]
     results = [{"way": way, **values, "floor": floor, "apart": apart if way == "ours" else 0.0} for way, values in compared(found).items()]
     setting = f"digits, {IPC} images a class, {EPOCHS} epochs, {REPEATS} repeats of {len(LOSSES)} losses"

@@ -8,7 +8,7 @@ from torch import nn
 
 from stages.architectures import build
 from stages.check import names_in
-from stages.shared.convnet import NetworkSettings
+from stages.shared.convnet import HalvingPool, NetworkSettings
 from stages.shared.errors import UserError
 from stages.shared.flat import FlatNetwork
 from stages.shared.images import LabelledImages
@@ -78,9 +78,30 @@ def test_no_norm_looks_at_other_images(name):
 
 
 def test_initial_weights_are_spread_as_pytorchs():
-    module = importlib.import_module("stages.networks.mlp").build(3, 32, 10, None)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = importlib.import_module("stages.networks.mlp").build(3, 32, 10, None)
     flat = FlatNetwork(module)
     ours = flat.split(flat.initial(generator(0)))
     for name, theirs in module.named_parameters():
         assert float(ours[name].std()) == pytest.approx(float(theirs.detach().std()), rel=0.35 if theirs.numel() < 200 else 0.05)
         assert float(ours[name].abs().max()) == pytest.approx(float(theirs.detach().abs().max()), rel=0.2)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8, 25, 32, 128])
+def test_halving_pool_is_pytorchs(size):
+    images, direction = torch.randn(2, 2, 3, size, size, generator=generator("pool"), dtype=torch.float64)
+    ours, theirs = HalvingPool(size).double(), nn.AvgPool2d(2)
+    if size == 1:
+        with pytest.raises(RuntimeError, match="size"):
+            ours(images)
+        return
+    assert torch.allclose(ours(images), theirs(images), rtol=1e-14, atol=1e-15)
+    assert torch.allclose(*(torch.func.vjp(pool, images)[1](pool(direction))[0] for pool in (ours, theirs)), rtol=1e-14, atol=1e-15)
+    other = direction[..., : size // 2 * 2, :].repeat(1, 1, 1, 3)  # of another size than it was made for
+    assert torch.equal(ours(other), theirs(other))
+
+
+def test_halving_pool_adds_no_weights():
+    module = build("convnet", images(3, 32), SETTINGS, "x", CPU).module
+    assert not [name for name in module.state_dict() if "quarters" in name]

@@ -59,7 +59,7 @@ def crop(x, u):
     rows, inside_rows = _shifted(x.shape[2], u[:, 0])
     columns, inside_columns = _shifted(x.shape[3], u[:, 1])
     n = torch.arange(len(x), device=x.device)[:, None, None]
-    moved = x.permute(0, 2, 3, 1)[n, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    moved = x.permute(0, 2, 3, 1)[n, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()  # in the layout it came in
     return moved * (inside_rows[:, None, :, None] & inside_columns[:, None, None, :])
 
 

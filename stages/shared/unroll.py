@@ -59,14 +59,14 @@ class InnerLoss:
         """dL/dtheta, `(P,)`."""
         return sum(share * self.one_gradient(theta.detach(), x, y) for share, x, y in self._parts(images, labels))
 
-    def products(self, theta, images, labels, v) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """dL/dtheta, `(d/dtheta) <dL/dtheta, v>`, both `(P,)`, and `(d/dimages) <dL/dtheta, v>` of the images' shape."""
-        gradient, theta_product, image_products = 0, 0, []
+    def products(self, theta, images, labels, v) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(d/dtheta) <dL/dtheta, v>`, `(P,)`, and `(d/dimages) <dL/dtheta, v>` of the images' shape."""
+        theta_product, image_products = 0, []
         for share, x, y in self._parts(images, labels):
             part = self.one_products(theta, x, y, v)
-            gradient, theta_product = gradient + share * part[0], theta_product + share * part[1]
-            image_products.append(share * part[2])
-        return gradient, theta_product, torch.cat(image_products)
+            theta_product = theta_product + share * part[0]
+            image_products.append(share * part[1])
+        return theta_product, torch.cat(image_products)
 
     def _parts(self, images, labels):
         """Parts of a batch, each with its share in the mean."""
@@ -83,22 +83,21 @@ class InnerLoss:
         with torch.enable_grad():
             theta, images = theta.detach().requires_grad_(), images.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.loss(theta, images, labels), theta, create_graph=True)
-            return gradient.detach(), *torch.autograd.grad(gradient, (theta, images), v)
+            return torch.autograd.grad(gradient, (theta, images), v)
 
     def _forward_over_reverse(self, theta, images, labels, v):
         def gradients(theta):
             return torch.func.grad(self.loss, argnums=(0, 1))(theta, images, labels)
 
-        (gradient, _), tangents = torch.func.jvp(gradients, (theta,), (v,))
-        return gradient, *tangents
+        return torch.func.jvp(gradients, (theta,), (v,))[1]
 
 
 def inner_loss(network: FlatNetwork, image: torch.Tensor, images: int) -> InnerLoss:
     """The engine for a run that unrolls `images` images in all, e.g. `image` of `(1, C, H, W)`: compiled where that pays.
 
-    A step's gradient and product take about twelve forward passes' operations.
+    A step's gradient and product take about eleven forward passes' operations.
     """
-    return InnerLoss(network, worth_compiling(12 * network.operations(image) * images, image.device))
+    return InnerLoss(network, worth_compiling(11 * network.operations(image) * images, image.device))
 
 
 class Unrolled(NamedTuple):
@@ -123,7 +122,7 @@ def unrolled_gradient(
 
     `batch(s)` is called once on the way out and once on the way back; it must give the same batch both times and be
     differentiable in `variables` (augmentation and mask belong inside it). The weights of every step are kept, `(N, P)`,
-    and where `lr` is learned with momentum the velocities as well.
+    and where `lr` is learned the velocities as well.
     """
     theta, velocity = start, torch.zeros_like(start)
     thetas, velocities = [], []
@@ -132,7 +131,7 @@ def unrolled_gradient(
             thetas.append(theta)
             velocity = momentum * velocity + inner.gradient(theta, *batch(step))
             theta = theta - lr * velocity
-            if learn_lr and momentum:
+            if learn_lr:
                 velocities.append(velocity)
 
     final = theta.detach().requires_grad_()
@@ -144,10 +143,10 @@ def unrolled_gradient(
     for step in reversed(range(steps)):
         velocity_adjoint = momentum * velocity_adjoint - lr * adjoint
         images, labels = batch(step)
-        gradient, theta_product, image_product = inner.products(thetas.pop(), images.detach(), labels, velocity_adjoint)
+        theta_product, image_product = inner.products(thetas.pop(), images.detach(), labels, velocity_adjoint)
         for total, part in zip(gradients, torch.autograd.grad(images, variables, image_product)):
             total += part
         if learn_lr:
-            lr_gradient -= torch.dot(velocities.pop() if momentum else gradient, adjoint)
+            lr_gradient -= torch.dot(velocities.pop(), adjoint)
         adjoint = adjoint + theta_product
     return Unrolled(loss.detach(), final.detach(), gradients, lr_gradient)
