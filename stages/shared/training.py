@@ -1,6 +1,7 @@
 """The training loop of experts and of networks on distilled data: SGD on (augmented) batches, many networks at once."""
 
 import time
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -70,18 +71,25 @@ def train(
         epoch, theta, velocity, snapshots, curves = _load(checkpoint, device)
     saved = time.monotonic()
 
-    def objective(theta, images, targets):
+    def objective(of, images, targets):
         with torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
-            logits = network(theta, images)
+            logits = of(images)
         logits = logits.float()
         right = logits.argmax(1) == targets.argmax(1)
         return loss.loss(logits, targets, loss_settings), right.float().mean()
 
-    eager = _eager_gradients(objective) if len(keys) == 1 else _pure_gradients(objective, stacked=True)
-    fast, operations = eager, 3 * network.operations(images[:1]) * count * schedule.epochs * len(keys)
-    if worth_compiling(operations, device) and (device.type != "cpu" or schedule.precision == "bfloat16"):  # eager float32 is at a CPU's limit
+    def pure_objective(theta, images, targets):
+        return objective(partial(network, theta), images, targets)
+
+    fast = eager = _eager_gradients(network, objective) if len(keys) == 1 else _stacked_gradients(pure_objective)
+    operations = 3 * network.operations(images[:1]) * count * schedule.epochs * len(keys)
+    if device.type == "cpu" and schedule.precision == "float32":
+        operations /= 5  # compiled, it gains an eighth; whatever else is compiled about half
+    if worth_compiling(operations, device):
         engine = (loss.__name__, id(loss_settings), schedule.precision, len(keys) > 1)  # kept: compilers give up on what changes at every call
-        fast = network.compiled.setdefault(engine, torch.compile(_pure_gradients(objective, stacked=len(keys) > 1)))
+        if engine not in network.compiled:
+            network.compiled[engine] = torch.compile(_stacked_gradients(pure_objective), dynamic=False) if len(keys) > 1 else _one_gradient(torch.compile(pure_objective, dynamic=False))
+        fast = network.compiled[engine]
     image_bytes = network.largest_layer(images[:1])
     fast_size = part_size(min(schedule.batch, count), image_bytes, device)
 
@@ -121,33 +129,40 @@ def train(
     return Trained(theta, torch.stack(snapshots, 1) if keep_snapshots else None, *curves)
 
 
-def _pure_gradients(objective, stacked: bool):
-    """(S, P) weights, (S, B, C, H, W) images, (S, B, K) targets -> (S, P) gradients, (S,) losses, (S,) accuracies.
+# Each of these takes (S, P) weights, (S, B, C, H, W) images and (S, B, K) targets to (S, P) gradients, (S,) losses and (S,) accuracies.
 
-    Stacked networks go through every layer together; without `stacked`, S is 1.
-    """
-    gradient = torch.func.grad_and_value(objective, has_aux=True)
-    if stacked:
-        gradient = torch.func.vmap(gradient)
+
+def _stacked_gradients(objective):
+    """Stacked networks go through every layer together."""
+    gradient = torch.func.vmap(torch.func.grad_and_value(objective, has_aux=True))
 
     def gradients(theta, images, targets):
-        if stacked:
-            gradients, (values, right) = gradient(theta, images, targets)
-            return gradients, values, right
-        one, (value, right) = gradient(theta[0], images[0], targets[0])
-        return one[None], value[None], right[None]
+        gradients, (values, right) = gradient(theta, images, targets)
+        return gradients, values, right
 
     return gradients
 
 
-def _eager_gradients(objective):
-    """The same for one network by plain backward differentiation: fastest where nothing is compiled."""
+def _one_gradient(objective):
+    """Of one network, by plain backward differentiation, whose two halves compile to less than a function's gradient does."""
 
     def gradients(theta, images, targets):
         theta = theta.detach().requires_grad_()
         value, right = objective(theta[0], images[0], targets[0])
         (gradient,) = torch.autograd.grad(value, theta)
         return gradient, value.detach()[None], right[None]
+
+    return gradients
+
+
+def _eager_gradients(network, objective):
+    """Of one network: fastest where nothing is compiled."""
+
+    def gradients(theta, images, targets):
+        module = network.alone(theta[0])
+        value, right = objective(module, images[0], targets[0])
+        parts = torch.autograd.grad(value, list(module.parameters()))
+        return torch.cat([part.flatten() for part in parts])[None], value.detach()[None], right[None]
 
     return gradients
 

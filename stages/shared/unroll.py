@@ -11,6 +11,7 @@ Learning", 2015, https://arxiv.org/abs/1502.03492 (there the weights are recompu
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -40,13 +41,17 @@ class InnerLoss:
         self.network, self.precision, self.image_bytes = network, precision, 0
         self.one_gradient, self.one_products = self._gradient, self._backward_over_reverse
         if compiled:
-            self.one_gradient = torch.compile(torch.func.grad(self.loss))
-            self.one_products = torch.compile(self._forward_over_reverse)
+            self.compiled_loss = torch.compile(self.loss, dynamic=False)
+            self.one_gradient = self._compiled_gradient
+            self.one_products = torch.compile(self._forward_over_reverse, dynamic=False)
 
     def loss(self, theta, images, labels):
-        with torch.autocast(theta.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits = self.network(theta, images)
-        return F.cross_entropy(logits.to(theta.dtype), labels)
+        return self._cross_entropy(partial(self.network, theta), images, labels)
+
+    def _cross_entropy(self, of, images, labels):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            logits = of(images)
+        return F.cross_entropy(logits.to(images.dtype), labels)
 
     def whole_loss(self, theta: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss as a scalar to differentiate, of more images than one graph has room for: a part's is made anew on the way back."""
@@ -57,7 +62,7 @@ class InnerLoss:
 
     def gradient(self, theta: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """dL/dtheta, `(P,)`."""
-        return sum(share * self.one_gradient(theta.detach(), x, y) for share, x, y in self._parts(images, labels))
+        return sum(share * self.one_gradient(theta, x, y) for share, x, y in self._parts(images, labels))
 
     def products(self, theta, images, labels, v) -> tuple[torch.Tensor, torch.Tensor]:
         """`(d/dtheta) <dL/dtheta, v>`, `(P,)`, and `(d/dimages) <dL/dtheta, v>` of the images' shape."""
@@ -76,8 +81,14 @@ class InnerLoss:
 
     def _gradient(self, theta, images, labels):
         with torch.enable_grad():
-            theta = theta.requires_grad_()
-            return torch.autograd.grad(self.loss(theta, images, labels), theta)[0]
+            module = self.network.alone(theta)
+            parts = torch.autograd.grad(self._cross_entropy(module, images, labels), list(module.parameters()))
+            return torch.cat([part.flatten() for part in parts])
+
+    def _compiled_gradient(self, theta, images, labels):
+        with torch.enable_grad():
+            theta = theta.detach().requires_grad_()
+            return torch.autograd.grad(self.compiled_loss(theta, images, labels), theta)[0]
 
     def _backward_over_reverse(self, theta, images, labels, v):
         with torch.enable_grad():
