@@ -5,7 +5,7 @@
 `<folder>` holds clones: `mtt` of https://github.com/GeorgeCazenavette/mtt-distillation, `tesla` of
 https://github.com/justincui03/tesla (MTT in constant memory, by leaving the weights' own history out of the gradient), `dc` of
 https://github.com/VICO-UoE/DatasetCondensation and `rtp` of https://github.com/princetonvisualai/RememberThePast-DatasetDistillation.
-What is not there is left out. Their programs run as they are, each in a process of its own; this file stands in for what they
+What is not there is left out; results of cases that are not named stay. Their programs run as they are, each in a process of its own; this file stands in for what they
 load (data sets, expert files) and report to (wandb), keeps them from evaluating, and takes the times between their iterations.
 Draws are their own, so nothing is compared but time and memory; that the same work gives the same numbers is what the other
 benchmarks check. Images are random: their content changes no time.
@@ -29,7 +29,7 @@ import scipy.ndimage
 import torch
 
 from benchmarks import buffer, train
-from benchmarks.measure import compared, device_of, in_process, peak_mib, report
+from benchmarks.measure import FOLDER, compared, device_of, in_process, peak_mib, report
 from stages.shared.convnet import ConvNet
 
 CIFAR, DIGITS = (3, 32, 128, 3), (1, 8, 32, 2)  # channels, size, width, depth
@@ -94,6 +94,8 @@ def stand_ins(clock: Clock) -> None:
     sys.modules |= {"wandb": wandb, "scipy.ndimage.interpolation": scipy.ndimage}
     if not torch.cuda.is_available():
         torch.Tensor.cuda = lambda self, *_: self
+    set_item = torch.Tensor.__setitem__  # DSA writes a tensor's first row over all of it, which PyTorch now refuses
+    torch.Tensor.__setitem__ = lambda self, key, value: set_item(self, key, value.clone() if isinstance(value, torch.Tensor) else value)
 
 
 class FirstLayer(torch.nn.Conv2d):
@@ -242,7 +244,8 @@ def measure(name: str, clone: Path, runs: int) -> None:
 
 
 def main(folder: str, runs: int = 5, names: tuple[str, ...] = tuple(CASES)) -> None:
-    results, commits = [], {}
+    before = json.loads(file.read_text()) if (file := FOLDER / "public.json").exists() else {"settings": {"commits": {}}, "results": []}
+    results, commits = [result for result in before["results"] if result["case"] not in names], before["settings"]["commits"]
     for name in names:
         case, clone = CASES[name], Path(folder).resolve() / CASES[name].clone
         if not clone.is_dir():

@@ -1,6 +1,7 @@
 """The benchmarks' plain ways and ours come to the same numbers, and what they print and draw is what was measured."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from benchmarks import buffer, calibrate, distill, growth, measure, public, train
 from benchmarks.calibrate import exact, made
+from benchmarks.table import tables
 
 
 def apart(ours, plain):
@@ -103,3 +105,8 @@ def test_public_code_that_is_not_there_is_left_out(tmp_path, monkeypatch, capsys
     public.main(str(tmp_path))
     assert capsys.readouterr().err.count("left out, there is no ") == len(public.CASES)
     assert not list(tmp_path.iterdir())
+
+
+def test_readme_shows_what_was_measured():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert all(table in readme and table.count("\n") > 6 for table in tables())
