@@ -119,9 +119,13 @@ def network_of(utils: types.ModuleType, channels: int, size: int, width: int, de
     utils.get_network = get_network
 
 
-def program(clone: Path, name: str, *words) -> None:
+def command(name: str, settings: dict) -> list[str]:
+    return [name, *(str(word) for key, value in settings.items() for word in (f"--{key}", value))]
+
+
+def program(clone: Path, name: str, settings: dict) -> None:
     """Run one of a clone's files as if it were called in a terminal."""
-    sys.argv = [name, *map(str, words)]
+    sys.argv = command(name, settings)
     runpy.run_path(str(clone / name), run_name="__main__")
 
 
@@ -134,7 +138,7 @@ def trajectory_matching(clone: Path, clock: Clock, runs: int, ipc: int, steps: i
     experts.mkdir(parents=True)
     torch.save([[[p.detach() for p in ConvNet(*CIFAR[:2], 10, *CIFAR[2:]).parameters()] for _ in range(4)]], experts / "replay_buffer_0.pt")
     settings = {"ipc": ipc, "syn_steps": steps, "expert_epochs": 2, "max_start_epoch": 2, "lr_img": 100, "lr_lr": 1e-7, "Iteration": runs + 1, "num_eval": 0, "eval_it": 1000}
-    program(clone, "distill.py", *(word for key, value in settings.items() for word in (f"--{key}", value)))
+    program(clone, "distill.py", settings)
 
 
 def experts(clone: Path, clock: Clock, runs: int, network: tuple, count: int, epochs: int) -> None:
@@ -155,7 +159,7 @@ def experts(clone: Path, clock: Clock, runs: int, network: tuple, count: int, ep
     utils.epoch = epoch
     many = {"num_experts": runs + 1, "train_epochs": epochs} if epochs > 1 else {"num_experts": 1, "train_epochs": runs + 1}
     settings = many | {"batch_train": 64 if network == DIGITS else 256, "lr_teacher": 0.01}
-    program(clone, "buffer.py", *(word for key, value in settings.items() for word in (f"--{key}", value)))
+    program(clone, "buffer.py", settings)
     clock.moments = [sum(took[: epochs * n]) for n in range(runs + 2)]
 
 
@@ -171,7 +175,7 @@ def matching(clone: Path, clock: Clock, runs: int, method: str, ipc: int) -> Non
 
     utils.get_dataset, utils.get_network, utils.get_loops = images(3, 32, 2560).dataset_of_dc, get_network, lambda ipc: (1, 1)
     settings = {"method": method, "ipc": ipc, "init": "real", "num_exp": 1, "num_eval": 0, "Iteration": runs + 1, "dsa_strategy": DSA if method == "DSA" else "None"}
-    program(clone, "main.py", *(word for key, value in settings.items() for word in (f"--{key}", value)))
+    program(clone, "main.py", settings)
 
 
 def backpropagation_through_time(clone: Path, clock: Clock, runs: int, ipc: int, steps: int) -> None:
@@ -187,11 +191,11 @@ def backpropagation_through_time(clone: Path, clock: Clock, runs: int, ipc: int,
 
     runner.get_dataset, runner.get_task_indices = images(3, 32, 1000).dataset_of_rtp, get_task_indices
     settings = {"config": "compressors_bptt_interventions.yml", "dataset": "CIFAR10", "backbone_name": "ConvNet", "ipc": ipc, "bptt_inner_steps": steps}
-    settings |= {"inner_optimizer": "SGD", "inner_momentum": 0.9, "compressor_minibatch_size": ipc, "compressor": "imgs_embedding_minibatch", "task_sampler_nc": 10}
-    sys.argv = ["main.py", *(str(word) for key, value in settings.items() for word in (f"--{key}", value)), "--intervene_name", "pair_match", "--interventions", "none"]
+    settings |= {"inner_optimizer": "SGD", "inner_momentum": 0.9, "compressor_minibatch_size": ipc, "compressor": "imgs_embedding_minibatch", "task_sampler_nc": 10, "interventions": "none"}
+    sys.argv = command("main.py", settings)
     os.chdir(clone)
     args, config = terminal.parse_args_and_config()
-    config.training.n_iters, config.intervention.strategy = runs + 2, "none"
+    config.training.n_iters = runs + 2
     runner.train("cuda:0" if torch.cuda.is_available() else "cpu", 1, config, args)  # its rank; evaluates on rank 0 alone
 
 
