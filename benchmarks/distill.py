@@ -4,10 +4,10 @@
 
 The plain ways of MTT, DC and DSA are those of their public code (addresses in the backbones' files), written anew: a module, one
 graph over all inner steps or over all classes' losses, one backward pass. For RTP it is the graph of all steps too, which its
-public code does without, as ours does: `benchmarks.public` has that. They are given the same images,
-weights, draws and augmentations, and have to give the same gradient (of five inner steps, where there are more): to 1 %,
-RTP to 5 %, with bfloat16 products to 10 %; `apart` says how nearly. Each way is a process of its own, as peak memory is a
-process's; Python and torch alone take about 500 MiB of it. Images are random: their content changes no time.
+public code does without, as ours does: `benchmarks.public` has that. They are given the same images, weights, draws and
+augmentations, and have to give the same gradient (of five inner steps, where there are more): to 1 %, RTP to 5 %, with bfloat16
+products to 10 %; `apart` says how nearly. Each way is a process of its own, as peak memory is a process's; Python and torch alone
+take about 500 MiB of it. Images are random: their content changes no time.
 """
 
 import json

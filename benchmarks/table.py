@@ -11,29 +11,29 @@ __all__ = ["tables"]
 
 
 def tables() -> tuple[str, str]:
-    """Ours against the public code itself, and against its way of doing things written anew."""
+    """Ours against the public programs, and against the plain ways of the benchmarks."""
     programs = [
         [pair["case"], f"{public['median']:.3g}", f"{pair['median']:.3g}", f"{pair['of_public']:.2f}", f"{pair['peak_of_public']:.2f}"]
-        for public, pair in pairs(results("public"), "public")
+        for public, pair in pairs(measured("public")["results"], "public")
     ]
     ways = []
     for benchmark in ("buffer", "train", "distill", "calibrate"):
-        found = results(benchmark)
-        for plain, ours in pairs(found, "plain"):
+        found = measured(benchmark)
+        for plain, ours in pairs(found["results"], "plain"):
             how = ours["way"].removeprefix("ours").removeprefix(", ").replace("float32", "")
-            setting = ours.get("setting") or ours.get("case") or settings(benchmark)
+            setting = ours.get("setting") or ours.get("case") or setting_of(found["settings"])
             said = f"{setting}, {how}" if how and how not in setting else setting
             ways.append([f"`{benchmark}`", said, f"{plain['median']:.3g}", f"{ours['median']:.3g}", f"{ours['of_plain']:.2f}", f"{ours['peak_of_plain']:.2f}"])
-    of = ["public, s", "ours, s", "time", "memory"]
-    return lines(["public program", *of], programs), lines(["benchmark", "setting", *of], ways)
+    of = ["ours, s", "time", "memory"]
+    return lines(["public program", "public, s", *of], programs), lines(["benchmark", "setting", "plain way, s", *of], ways)
 
 
-def results(benchmark: str) -> list[dict]:
-    return json.loads((FOLDER / f"{benchmark}.json").read_text())["results"]
+def measured(benchmark: str) -> dict:
+    return json.loads((FOLDER / f"{benchmark}.json").read_text())
 
 
-def settings(benchmark: str) -> str:
-    about = json.loads((FOLDER / f"{benchmark}.json").read_text())["settings"]
+def setting_of(about: dict) -> str:
+    """What a benchmark of one setting was run at."""
     return about.get("setting") or f"exact temperature of {about['images']:,} x {about['classes']} logits"
 
 

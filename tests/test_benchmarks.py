@@ -67,6 +67,7 @@ def test_a_floor_is_below_what_was_measured():
     assert min(measure.timed(lambda: a @ a) for _ in range(4)) > 0.3 * 2 * 1024**3 / rates["float32_operations"]
     assert np.isfinite(list(rates.values())).all()
 
+
 PROGRAM = """
 import argparse, time, torch, wandb
 from scipy.ndimage.interpolation import rotate

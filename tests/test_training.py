@@ -56,6 +56,20 @@ def test_images_normalised_by_batch_train_the_same_network(data):
     assert torch.equal(by_batch.theta, at_once.theta)
 
 
+def test_what_is_compiled_trains_the_same_networks(data, monkeypatch):
+    """The functions that are handed to the compiler, without it, for one network and for two."""
+    network, images, targets = data
+    handed = []
+    for keys in ([(0, 0)], [(0, 0), (0, 1)]):
+        eager = train(network, focal, SETTINGS, images, targets, SCHEDULE, keys)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "compile", lambda function, **_: handed.append(function) or function)
+            patch.setattr(training, "worth_compiling", lambda *_: True)
+            compiled = train(network, focal, SETTINGS, images, targets, SCHEDULE, keys)
+        assert torch.allclose(compiled.theta, eager.theta, rtol=1e-3, atol=1e-4) and torch.allclose(compiled.losses, eager.losses, rtol=1e-3)
+    assert len(handed) == 2
+
+
 def test_a_batch_in_parts_trains_the_same_network(data, monkeypatch):
     network, images, targets = data
     whole = train(network, focal, SETTINGS, images, targets, SCHEDULE, [(0, 0)])

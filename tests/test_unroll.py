@@ -86,6 +86,17 @@ def test_forward_over_reverse_gives_the_same_products(problem):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
+def test_what_is_compiled_gives_the_same_numbers(problem, monkeypatch):
+    """The functions that are handed to the compiler, without it."""
+    network, images, labels, start, target = problem
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    eager, handed = InnerLoss(network), InnerLoss(network, compiled=True)
+    with torch.no_grad():
+        assert torch.allclose(eager.gradient(start, images, labels), handed.gradient(start, images, labels), rtol=1e-9, atol=1e-12)
+        assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(*(inner.products(start, images, labels, target) for inner in (eager, handed))))
+    assert not start.requires_grad
+
+
 def test_chunks_use_every_image_once_before_any_comes_again():
     chunks = chunks_of(10, 4, 6, generator(0))
     assert [len(c) for c in chunks] == [4, 4, 2, 4, 4, 2]
