@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from stages.losses import cross_entropy, focal, label_smoothing, mixup
 from stages.shared import training
 from stages.shared.convnet import ConvNet
+from stages.shared.engine import run_units
 from stages.shared.flat import FlatNetwork
 from stages.shared.images import NormalisedImages, Transform
 from stages.shared.randomness import generator
@@ -153,3 +154,24 @@ def test_mixup_is_the_two_label_loss():
             shares.append(float(share))
     assert len(shares) > 50
     assert abs(np.mean(shares) - 0.5) < 4 * np.sqrt(1 / 12 / len(shares)) and abs(np.var(shares) - 1 / 12) < 0.02
+
+
+def test_a_full_gpu_is_given_half_as_many_networks(capsys):
+    """Without one: what is handed on is a list of numbers, and what runs it says that memory has run out."""
+    tried, done = [], []
+
+    def run(units):
+        tried.append(len(units))
+        if len(units) > 3:
+            raise torch.OutOfMemoryError
+        done.extend(units)
+
+    run_units(run, range(10), 0, torch.device("cuda"), "test")
+    assert done == list(range(10)) and tried == [10, 5, 3, 3, 3, 1]
+    assert "out of GPU memory: going on with 3 networks at once" in capsys.readouterr().err
+
+    def never(units):
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        run_units(never, range(2), 0, torch.device("cuda"), "test")
