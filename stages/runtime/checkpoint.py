@@ -1,0 +1,69 @@
+"""Where a running stage keeps its checkpoints: in `scratch/`, as DVC deletes its outputs before it starts."""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from stages.runtime.errors import UserError
+
+__all__ = ["digest", "scratch"]
+
+SCRATCH = Path("scratch")
+
+
+def digest(settings: Any, inputs: list[Path]) -> str:
+    """Twelve hexadecimal digits that change with the settings, the input files and the loaded code."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    combined = hashlib.sha256(text.encode())
+    for path in sorted(inputs) + _loaded_code():
+        with path.open("rb") as file:
+            combined.update(hashlib.file_digest(file, "sha256").digest())
+    return combined.hexdigest()[:12]
+
+
+def _loaded_code() -> list[Path]:
+    """The files of this project's modules that are loaded, in the order of the modules' names."""
+    names = sorted(name for name in sys.modules if name.startswith("stages."))
+    files = [sys.modules[name].__file__ for name in names]
+    return [Path(file) for file in files if file]
+
+
+@contextmanager
+def scratch(name: str, settings: Any, inputs: list[Path]) -> Iterator[Path]:
+    """A folder for the checkpoints of one piece of work, which is deleted when the work is done.
+
+    The folder's name holds the `digest`: work that was killed resumes only with the same settings, inputs
+    and code. A lock keeps a second process out, because a stage may outlive the `dvc` that started it.
+
+    Raises:
+        UserError: another process is doing the same work.
+    """
+    folder = SCRATCH / f"{name}-{digest(settings, inputs)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock_file = SCRATCH / f"{folder.name}.lock"
+    with _locked(lock_file, name):
+        yield folder
+        shutil.rmtree(folder)
+    if not folder.exists():  # it does if another process has already begun the same work anew
+        lock_file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(file: Path, name: str) -> Iterator[None]:
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        message = f"{name} is already running in another process (lock {file}); wait for it or stop it"
+        raise UserError(message) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,37 @@
+"""The files of expert trajectories that MTT's own code has written."""
+
+from pathlib import Path
+from typing import Protocol
+
+from stages.runtime.errors import UserError
+
+__all__ = ["trajectory_files"]
+
+
+class FolderSettings(Protocol):
+    """Settings that name a folder, as `ImportedBuffer` does."""
+
+    @property
+    def files(self) -> str: ...
+
+
+def trajectory_files(settings: FolderSettings, where: str) -> list[Path]:
+    """The `replay_buffer_*.pt` of a folder, in the order in which they were written.
+
+    Args:
+        where: the key of the folder in the settings, for messages.
+
+    Raises:
+        UserError: the folder has no such file.
+    """
+    folder = settings.files
+    files = list(Path(folder).expanduser().glob("replay_buffer_*.pt"))
+    if not files:
+        allowed = "the folder <buffer_path>/<data set>/ConvNet of MTT's code"
+        raise UserError(f"{where}: {folder!r} has no replay_buffer_*.pt; allowed: {allowed}")
+    return sorted(files, key=_place)
+
+
+def _place(file: Path) -> tuple[int, str]:
+    """By number: `replay_buffer_10.pt` comes after `replay_buffer_9.pt`."""
+    return len(file.name), file.name
