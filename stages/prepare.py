@@ -1,6 +1,8 @@
 """prepare: images of a data set -> one tensor a split, with the transform that normalises or whitens them.
 
     python -m stages.prepare <dataset>
+
+The transform is fitted on the training images.
 """
 
 from pathlib import Path
@@ -8,69 +10,127 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages.shared.archives import data_root
-from stages.shared.errors import UserError, run_stage
-from stages.shared.files import write_json, write_tensors
-from stages.shared.images import Transform
-from stages.shared.settings import find, param, parse
-from stages.shared.sources import ImageSettings, read_images
+from stages.images.archives import data_root
+from stages.images.prepared import Transform
+from stages.images.sources import read_images
+from stages.images.split import Split
+from stages.runtime.errors import UserError, run_stage
+from stages.runtime.files import write_json, write_tensors
+from stages.settings.images import ImageSettings
+from stages.settings.project import param
+from stages.settings.rows import Dataset
+from stages.settings.section import parse
 
-ZCA_EPS = 0.1
+__all__ = ["channel_moments", "fit_transform", "prepare", "prepare_images"]
+
+DECODED = Path("scratch/decoded")
+ZCA_EPS = 0.1  # added to the covariance's eigenvalues, as in MTT's code
 
 
-def prepare(settings: ImageSettings, folder: Path, key: str = "images", root: Path = Path("data/raw"), cache: Path | None = None) -> None:
-    """Write `{train,test,transform}.safetensors` and `info.json` (classes, shape, counts) to `folder`.
+def prepare(dataset: Dataset) -> None:
+    """Write the prepared images of a data set. Its pictures, if it has any, are decoded once and kept."""
+    key = f"datasets.{dataset.name}.images"
+    settings = parse(ImageSettings, dataset.value("images"), key)
+    root = data_root(param("data_root"))
+    prepare_images(settings, dataset.prepared, key, root, DECODED)
+
+
+def prepare_images(
+    settings: ImageSettings,
+    folder: Path,
+    key: str = "images",
+    root: Path = Path("data/raw"),
+    cache: Path | None = None,
+) -> None:
+    """Write to `folder`: `{train,test,transform}.safetensors`, and `info.json` (classes, shape, counts).
 
     Args:
-        root: where copies of the paper's data sets lie or are fetched to.
-        cache: a folder to keep decoded pictures in.
+        key: the key of `settings`, for messages.
+        root: the folder of the data sets' copies; what is not there is fetched.
+        cache: a folder to keep decoded pictures in; None keeps nothing.
 
     Raises:
-        UserError: the source is not there and cannot be fetched into `root`, or is not usable; see `stages/shared/sources.py`.
+        UserError: the images cannot be read, see `read_images`, or `mean` or `std` have the wrong length.
     """
     classes, splits = read_images(settings, key, root, cache)
-    turned = {name: torch.from_numpy(np.ascontiguousarray(np.rot90(split.images, settings.quarter_turns, (2, 3)))) for name, split in splits.items()}
+    images = {name: _turned(split, settings) for name, split in splits.items()}
+    counts = {}
     for name, split in splits.items():
-        write_tensors(folder / f"{name}.safetensors", {"images": turned[name], "labels": torch.from_numpy(split.labels)})
-    transform = fit_transform(turned["train"], settings, key)
+        labels = torch.from_numpy(split.labels)
+        counts[name] = labels.bincount().tolist()
+        write_tensors(folder / f"{name}.safetensors", {"images": images[name], "labels": labels})
+    transform = fit_transform(images["train"], settings, key)
     write_tensors(folder / "transform.safetensors", transform._asdict())
-    counts = {name: torch.from_numpy(split.labels).bincount().tolist() for name, split in splits.items()}
-    write_json(folder / "info.json", {"classes": classes, "shape": list(turned["train"].shape[1:]), "counts": counts})
+    shape = list(images["train"].shape[1:])
+    write_json(folder / "info.json", {"classes": classes, "shape": shape, "counts": counts})
+
+
+def _turned(split: Split, settings: ImageSettings) -> torch.Tensor:
+    """The images of a split, rotated by the settings' quarter turns."""
+    turned = np.rot90(split.images, settings.quarter_turns, axes=(2, 3))
+    return torch.from_numpy(np.ascontiguousarray(turned))
 
 
 def fit_transform(images: torch.Tensor, settings: ImageSettings, key: str) -> Transform:
-    """ZCA whitening fitted on all training images, or a mean and a standard deviation per channel."""
-    if settings.whitening == "zca":
-        from kornia.enhance import ZCAWhitening
+    """ZCA whitening, fitted on all training images, or a mean and a standard deviation of each channel.
 
-        zca = ZCAWhitening(eps=ZCA_EPS, compute_inv=True).fit(images / 255)
-        return Transform(zca.mean_vector.flatten(), zca.transform_matrix, zca.transform_inv)
+    Args:
+        images: `(N, C, H, W)` uint8.
+        key: the key of `settings`, for messages.
+    """
+    if settings.whitening == "zca":
+        return _fit_zca(images)
     channels = images.shape[1]
-    for name, value in (("mean", settings.mean), ("std", settings.std)):
-        if value is not None and len(value) != channels:
-            raise UserError(f"{key}.{name}: {value} has {len(value)} numbers; allowed: one for each of {channels} channels")
-    mean, std = (torch.tensor(given) if given else None for given in (settings.mean, settings.std))
+    mean = _given(settings.mean, channels, f"{key}.mean")
+    std = _given(settings.std, channels, f"{key}.std")
     if mean is None or std is None:
-        moments = channel_moments(images)
-        mean, std = moments[0] if mean is None else mean, moments[1] if std is None else std
+        fitted_mean, fitted_std = channel_moments(images)
+        mean = fitted_mean if mean is None else mean
+        std = fitted_std if std is None else std
     return Transform(mean, 1 / std, std)
 
 
+def _fit_zca(images: torch.Tensor) -> Transform:
+    from kornia.enhance import ZCAWhitening
+
+    zca = ZCAWhitening(eps=ZCA_EPS, compute_inv=True)
+    zca.fit(images / 255)
+    return Transform(zca.mean_vector.flatten(), zca.transform_matrix, zca.transform_inv)
+
+
+def _given(values: list[float] | None, channels: int, key: str) -> torch.Tensor | None:
+    """The numbers of a key, one for each channel; None if the settings leave them to the images."""
+    if values is None:
+        return None
+    if len(values) != channels:
+        allowed = f"one for each of {channels} channels"
+        raise UserError(f"{key}: {values} has {len(values)} numbers; allowed: {allowed}")
+    return torch.tensor(values)
+
+
 def channel_moments(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation per channel of `(N, C, H, W)` uint8 images in [0, 1], from how often each level occurs."""
-    levels, counts = torch.arange(256, dtype=torch.float64) / 255, torch.zeros(images.shape[1], 256, dtype=torch.float64)
-    for part in images.split(1000):
-        counts += torch.stack([part[:, channel].flatten().bincount(minlength=256) for channel in range(images.shape[1])])
+    """Mean and standard deviation of each channel, from how often each of the 256 levels occurs.
+
+    Args:
+        images: `(N, C, H, W)` uint8.
+
+    Returns:
+        Two `(C,)` tensors, of the images' values in [0, 1].
+    """
+    channels = images.shape[1]
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.zeros(channels, 256, dtype=torch.float64)
+    for part in images.split(1000):  # bincount makes int64 copies
+        for channel in range(channels):
+            counts[channel] += part[:, channel].flatten().bincount(minlength=256)
     shares = counts / counts.sum(1, keepdim=True)
     mean = shares @ levels
     variance = (shares * (levels - mean[:, None]) ** 2).sum(1)
     return mean.float(), variance.sqrt().float()
 
 
-def main(dataset: str) -> None:
-    key = f"datasets.{dataset}.images"
-    settings = parse(ImageSettings, find("datasets", dataset)[0].get("images"), key)
-    prepare(settings, Path("data/prepare") / dataset, key, data_root(param("data_root")), Path("scratch/decoded"))
+def main(name: str) -> None:
+    prepare(Dataset(name))
 
 
 if __name__ == "__main__":

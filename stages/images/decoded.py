@@ -1,0 +1,92 @@
+"""Picture files, decoded to pixels. The pixels are kept, so that a second run need not decode them again."""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from stages.runtime.errors import UserError
+from stages.runtime.files import write_tensors
+from stages.settings.images import ImageSettings
+
+__all__ = ["read_pictures"]
+
+
+def read_pictures(files: list[Path], settings: ImageSettings, key: str, cache: Path | None) -> np.ndarray:
+    """The pixels of picture files, `(N, C, H, W)` uint8.
+
+    Args:
+        key: the key of `settings`, for messages.
+        cache: a folder to keep the pixels in, which may be deleted at any time; None keeps nothing.
+
+    Raises:
+        UserError: a file is not a readable picture; without `resize`, their sizes differ or are not square.
+    """
+    if cache is None:
+        return _decode_all(files, settings, key)
+    import torch
+    from PIL import __version__ as pillow
+    from safetensors.numpy import load_file
+
+    how = {"resize": settings.resize, "color": settings.color, "pillow": pillow}
+    place = cache / f"{_digest(files, how)}.safetensors"
+    if not place.exists():
+        images = _decode_all(files, settings, key)
+        write_tensors(place, {"images": torch.from_numpy(images)}, how)
+    return load_file(place)["images"]
+
+
+def _digest(files: list[Path], how: dict) -> str:
+    """A hash of what the pixels depend on, and of the files' paths, sizes and times of change."""
+    states = []
+    for file in files:
+        status = file.stat()
+        states.append((str(file.absolute()), status.st_size, status.st_mtime_ns))
+    text = json.dumps([how, states])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _decode_all(files: list[Path], settings: ImageSettings, key: str) -> np.ndarray:
+    """The pixels of all files, which must have the size of the first."""
+    from tqdm import tqdm
+
+    shape = _decode(files[0], settings).shape
+    _, height, width = shape
+    if height != width:
+        raise UserError(
+            f"{key}.resize: null with {files[0]} of {width}x{height} pixels; "
+            f"the network needs squares: set {key}.resize"
+        )
+    images = np.empty((len(files), *shape), np.uint8)
+    with ThreadPoolExecutor() as pool:
+        decoded = pool.map(partial(_decode, settings=settings), files)
+        for i, image in enumerate(tqdm(decoded, "decode", len(files), disable=None, leave=False)):
+            if image.shape != shape:
+                raise UserError(
+                    f"{files[i]} has {image.shape[2]}x{image.shape[1]} pixels "
+                    f"but {files[0]} has {width}x{height}; set {key}.resize"
+                )
+            images[i] = image
+    return images
+
+
+def _decode(file: Path, settings: ImageSettings) -> np.ndarray:
+    """The pixels of one file, `(C, H, W)` uint8."""
+    from PIL import Image, ImageOps
+
+    mode = "L" if settings.color == "gray" else "RGB"
+    try:
+        with Image.open(file) as opened:
+            picture = opened.convert(mode)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as problem:
+        raise UserError(f"{file}: not a readable image: {problem}") from None
+    if settings.resize:
+        size = (settings.resize, settings.resize)
+        picture = ImageOps.fit(picture, size, Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture)
+    if mode == "L":
+        return pixels[None]
+    return pixels.transpose(2, 0, 1)

@@ -1,0 +1,72 @@
+"""Where images come from: scikit-learn's digits, one of the paper's data sets, or a folder of pictures."""
+
+from pathlib import Path
+from typing import Protocol
+
+from stages.images.archives import ARCHIVES, download, locate
+from stages.images.cifar import FOLDERS, Cifar
+from stages.images.digits import Digits
+from stages.images.folders import Folders
+from stages.images.split import Split
+from stages.runtime.errors import UserError
+from stages.settings.images import ImageSettings
+
+__all__ = ["Source", "find_images", "read_images"]
+
+
+class Source(Protocol):
+    """A data set of which the classes and files are known, but no image has been decoded."""
+
+    classes: list[str]  # names, sorted
+    counts: list[int]  # training images of each class
+
+    def read(self, cache: Path | None) -> dict[str, Split]:
+        """`train` and `test`, decoded. Decoded pictures are kept in the folder `cache`, if there is one."""
+
+
+def find_images(settings: ImageSettings, key: str, root: Path) -> Source | None:
+    """The source that the settings name, or None if it is one of the paper's data sets, yet to be fetched.
+
+    Args:
+        key: the key of `settings`, for messages.
+        root: the folder of the data sets' copies.
+
+    Raises:
+        UserError: the source is no data set and no folder, or the folder cannot be used; see `Cifar` and
+            `Folders`.
+    """
+    if settings.source == "digits":
+        return Digits(settings)
+    folder = locate(settings.source, root) if settings.source in ARCHIVES else Path(settings.source)
+    if folder is None:
+        return None
+    if not folder.is_dir():
+        raise UserError(
+            f"{key}.source: {settings.source!r} is no data set and no folder; "
+            f"allowed: digits, {', '.join(ARCHIVES)}, or a folder with train/<class>/* and test/<class>/*"
+        )
+    try:
+        return Cifar(folder, settings) if folder.name in FOLDERS else Folders(folder, settings, key)
+    except PermissionError as problem:
+        raise UserError(f"{problem.filename}: {problem.strerror}") from None
+
+
+def read_images(
+    settings: ImageSettings, key: str, root: Path, cache: Path | None = None
+) -> tuple[list[str], dict[str, Split]]:
+    """Class names, and the splits `train` and `test`. A data set that is not below `root` is fetched.
+
+    Args:
+        key: the key of `settings`, for messages.
+        root: the folder of the data sets' copies.
+        cache: a folder to keep decoded pictures in; None keeps nothing.
+
+    Raises:
+        UserError: see `find_images`, `download` and `read_pictures`.
+    """
+    source = find_images(settings, key, root)
+    if source is None:
+        download(settings.source, root, key)
+        source = find_images(settings, key, root)
+    assert source is not None  # it has just been unpacked below `root`
+    return source.classes, source.read(cache)
