@@ -6,134 +6,235 @@ Source: George Cazenavette et al.: "Dataset Distillation by Matching Training Tr
 https://arxiv.org/abs/2203.11932; `buffer.py` of https://github.com/GeorgeCazenavette/mtt-distillation.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from stages.images.prepared import LabelledImages, load_split
 from stages.losses import cross_entropy
-from stages.shared.checkpoint import scratch
-from stages.shared.convnet import NetworkSettings
-from stages.shared.device import pick_device
-from stages.shared.engine import run_units
-from stages.shared.errors import UserError, run_stage
-from stages.shared.files import write_curve, write_tensors
-from stages.shared.flat import flat_convnet
-from stages.shared.images import load_split
-from stages.shared.pt_files import read_pt
-from stages.shared.randomness import generator
-from stages.shared.settings import Count, Positive, Section, find, param, parse, pick
-from stages.shared.training import Schedule, train
+from stages.machine.engine import run_units
+from stages.runtime.checkpoint import scratch
+from stages.runtime.errors import UserError, run_stage
+from stages.runtime.files import write_curve, write_tensors
+from stages.runtime.pt_files import read_pt
+from stages.runtime.randomness import generator
+from stages.runtime.trajectory_files import trajectory_files
+from stages.settings.buffer import BufferSettings, ImportedBuffer
+from stages.settings.project import suite_keys
+from stages.settings.rows import Buffer
+from stages.training.flat import FlatNetwork, flat_convnet
+from stages.training.loop import Examples, Schedule, examples, train
+from stages.training.objective import Loss
 
-__all__ = ["BufferSettings", "ImportedBuffer", "buffer", "take_in", "trajectory_files"]
+__all__ = ["buffer", "take_in"]
 
-
-class BufferSettings(Section):
-    """`buffers.<name>`. The published training has 50 epochs; a distillation reads only the first few."""
-
-    dataset: str
-    experts: Count
-    epochs: Count
-    lr: Positive
-    batch: Count
-    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: float32 weights, bfloat16 products
+CURVE_IMAGES = 1000  # training images that the accuracy of imported trajectories is measured on
 
 
-class ImportedBuffer(Section):
-    """`buffers.<name>` of trajectories that MTT's own code has made: every `replay_buffer_*.pt` of a folder."""
-
-    dataset: str
-    files: str  # the folder
-    epochs: Count  # that are kept of each trajectory, from its start
+# Experts that are trained here
 
 
-def buffer(
-    settings: BufferSettings, network: NetworkSettings, prepared: Path, folder: Path, seed: int, device: torch.device, root: Path = Path("scratch")
-) -> None:
-    """Write `trajectories.safetensors` (`snapshots`, `(experts, epochs + 1, P)`) and `curve.csv` to `folder`.
+def buffer(buffer: Buffer) -> None:
+    """Write `trajectories.safetensors` (`snapshots`, `(experts, epochs + 1, P)`) and `curve.csv` of a buffer.
 
-    Expert i is a function of `(seed, i)`; finished experts survive a kill under `root`.
+    Expert i is a function of `(seed, i)`. Finished experts survive a kill.
     """
-    data = load_split(prepared, "train")
-    images, targets = data.images.to(device), F.one_hot(data.labels, data.classes).float().to(device)
-    flat = flat_convnet(network, data, device)
-    schedule = Schedule(settings.epochs, settings.lr, settings.batch, precision=settings.precision)
-    keys = [(seed, "buffer", i) for i in range(settings.experts)]
-    work = {"settings": settings.model_dump(exclude={"experts"}), "network": network.model_dump(), "seed": seed}
-    with scratch(f"buffer-{folder.name}", work, list(prepared.glob("*.safetensors")), root) as here:
-        files = [here / f"expert-{i:04}.safetensors" for i in range(settings.experts)]
+    settings = buffer.keys(BufferSettings)
+    device = buffer.device
+    dataset = buffer.dataset
+    network_settings = dataset.network
+    data = load_split(dataset.prepared, "train")
+    network = flat_convnet(network_settings, data, device)
+    about = {
+        "settings": settings.model_dump(exclude={"experts"}),
+        "network": network_settings.model_dump(),
+        "seed": buffer.seed,
+    }
+    inputs = list(dataset.prepared.glob("*.safetensors"))
+    with scratch(f"buffer-{buffer.name}", about, inputs) as folder:
+        schedule = Schedule(
+            epochs=settings.epochs,
+            lr=settings.lr,
+            batch=settings.batch,
+            precision=settings.precision,
+            keep_snapshots=True,
+        )
+        experts = Experts(network, examples(data, device), schedule, buffer.seed, folder)
+        experts.train_missing(settings.experts, f"experts of {buffer.name}")
+        made = [load_file(experts.file(expert)) for expert in range(settings.experts)]
+        snapshots = torch.stack([expert["snapshots"] for expert in made])
+        write_tensors(buffer.folder / "trajectories.safetensors", {"snapshots": snapshots}, about)
+        loss = torch.stack([expert["loss"] for expert in made]).mean(0)
+        accuracy = torch.stack([expert["accuracy"] for expert in made]).mean(0)
+        write_epochs(buffer, {"loss": loss.tolist(), "accuracy": accuracy.tolist()})
 
-        def run(chunk: list[int]) -> None:
-            part = here / f"part-{chunk[0]}-{len(chunk)}.safetensors"
-            done = train(flat, cross_entropy, None, images, targets, schedule, [keys[i] for i in chunk], True, part)
-            for n, i in enumerate(chunk):
-                write_tensors(files[i], {"snapshots": done.snapshots[n], "loss": done.losses[n], "accuracy": done.accuracies[n]})
-            part.unlink(missing_ok=True)
 
-        missing = [i for i, file in enumerate(files) if not file.exists()]
-        run_units(run, missing, 3 * flat.operations(images[:1]) * settings.batch, device, f"experts of {folder.name}")
-        experts = [load_file(file) for file in files]
-        write_tensors(folder / "trajectories.safetensors", {"snapshots": torch.stack([e["snapshots"] for e in experts])}, work)
-        mean = {name: torch.stack([e[name] for e in experts]).mean(0).tolist() for name in ("loss", "accuracy")}
-        write_curve(folder / "curve.csv", {"epoch": range(1, settings.epochs + 1), **mean})
+@dataclass(frozen=True)
+class Experts:
+    """Networks that are trained with cross-entropy, each with a file of its own once it is finished."""
+
+    network: FlatNetwork
+    data: Examples
+    schedule: Schedule
+    seed: int
+    folder: Path
+
+    def file(self, expert: int) -> Path:
+        return self.folder / f"expert-{expert:04}.safetensors"
+
+    def train_missing(self, count: int, title: str) -> None:
+        """Train those of the first `count` experts that have no file yet."""
+        missing = [expert for expert in range(count) if not self.file(expert).exists()]
+        forward = self.network.operations(self.data.images[:1])
+        step = 3 * forward * self.schedule.batch
+        run_units(self.train, missing, step, self.data.images.device, title)
+
+    def train(self, experts: list[int]) -> None:
+        """Train experts side by side, and write each to its file."""
+        keys: list[tuple] = [(self.seed, "buffer", expert) for expert in experts]
+        checkpoint = self.folder / f"part-{experts[0]}-{len(experts)}.safetensors"
+        trained = train(self.network, Loss(cross_entropy), self.data, self.schedule, keys, checkpoint)
+        assert trained.snapshots is not None  # the schedule keeps them
+        for place, expert in enumerate(experts):
+            tensors = {
+                "snapshots": trained.snapshots[place],
+                "loss": trained.losses[place],
+                "accuracy": trained.accuracies[place],
+            }
+            write_tensors(self.file(expert), tensors)
+        checkpoint.unlink(missing_ok=True)
 
 
-def take_in(settings: ImportedBuffer, network: NetworkSettings, prepared: Path, folder: Path, name: str) -> None:
-    """Write `trajectories.safetensors` and `curve.csv` (accuracy of the first expert on 1,000 training images) to `folder`.
+def write_epochs(buffer: Buffer, columns: dict[str, list[float]]) -> None:
+    """Write `curve.csv`: a line for each epoch."""
+    epochs = len(columns["accuracy"])
+    write_curve(buffer.folder / "curve.csv", {"epoch": range(1, epochs + 1), **columns})
 
-    A list of trajectories a file, each a list of snapshots, each the list of a network's parameters. Whether the images are
-    whitened as those that the experts have seen, no file says: a lower accuracy than their own would.
+
+# Trajectories that MTT's own code has made
+
+
+def take_in(buffer: Buffer) -> None:
+    """Write `trajectories.safetensors` and `curve.csv` of a buffer from the files of MTT's own code.
+
+    The curve is the accuracy of the first expert on 1,000 training images. No file says whether the
+    images here are whitened as those that the experts were trained on: if they are not, the accuracy is
+    lower than their own.
 
     Raises:
-        UserError: no such file, or one that holds anything else, networks of another shape or numbers that are not finite.
+        UserError: there is no file, or a file holds anything else than trajectories, networks of another
+            shape, numbers that are not finite, or too few epochs.
     """
-    files = trajectory_files(settings, f"buffers.{name}.files")
-    data = load_split(prepared, "train")
-    flat, experts = flat_convnet(network, data, torch.device("cpu")), []
+    settings = buffer.keys(ImportedBuffer)
+    files = trajectory_files(settings, f"buffers.{buffer.name}.files")
+    data = load_split(buffer.dataset.prepared, "train")
+    network = flat_convnet(buffer.dataset.network, data, torch.device("cpu"))
+    experts = []
     for file in files:
         trajectories = read_pt(file)
-        try:
-            shapes = {tuple(tuple(p.shape) for p in snapshot) for trajectory in trajectories for snapshot in trajectory}
-            shortest = min(len(trajectory) for trajectory in trajectories)
-        except (TypeError, AttributeError, ValueError):
-            raise UserError(f"{file}: expected a list of trajectories, each a list of snapshots, each a list of tensors") from None
-        if shapes != {tuple(tuple(shape) for shape in flat.shapes)}:
-            raise UserError(f"{file}: snapshots of another network than this data set's: {len(flat.shapes)} parameters of {flat.size} numbers in all are expected")
-        if shortest <= settings.epochs:
-            raise UserError(f"{file}: a trajectory of {shortest - 1} epochs; allowed for buffers.{name}.epochs: at most that, not {settings.epochs}")
+        check_shapes(file, trajectories, network)
+        check_epochs(file, trajectories, settings.epochs, f"buffers.{buffer.name}.epochs")
         for trajectory in trajectories:
-            experts.append(torch.stack([torch.cat([p.flatten().float() for p in snapshot]) for snapshot in trajectory[: settings.epochs + 1]]))
-            if not bool(experts[-1].isfinite().all()):
-                raise UserError(f"{file}: a trajectory with numbers that are not finite")
-            if bool((experts[-1][1:] == experts[-1][:-1]).all(1).any()):
-                raise UserError(f"{file}: a trajectory that stands still; MTT's code, run on a CPU, writes the last weights for every epoch")
-    some = torch.randperm(len(data.labels), generator=generator("imported buffer"))[:1000]
-    with torch.no_grad():
-        accuracies = [float((flat(theta, data.images[some]).argmax(1) == data.labels[some]).float().mean()) for theta in experts[0][1:]]
-    write_tensors(folder / "trajectories.safetensors", {"snapshots": torch.stack(experts)}, {"settings": settings.model_dump()})
-    write_curve(folder / "curve.csv", {"epoch": range(1, settings.epochs + 1), "accuracy": accuracies})
+            expert = flat_trajectory(trajectory[: settings.epochs + 1])
+            check_numbers(file, expert)
+            experts.append(expert)
+    accuracies = trajectory_accuracies(network, experts[0], data)
+    about = {"settings": settings.model_dump()}
+    write_tensors(buffer.folder / "trajectories.safetensors", {"snapshots": torch.stack(experts)}, about)
+    write_epochs(buffer, {"accuracy": accuracies})
 
 
-def trajectory_files(settings: ImportedBuffer, key: str) -> list[Path]:
-    """The files of MTT's code in a folder, in the order that it wrote them in."""
-    found = sorted(Path(settings.files).expanduser().glob("replay_buffer_*.pt"), key=lambda file: (len(file.name), file.name))
-    if not found:
-        raise UserError(f"{key}: {settings.files!r} has no replay_buffer_*.pt; allowed: their own folder, <buffer_path>/<data set>/ConvNet of MTT's code")
-    return found
+def check_shapes(file: Path, trajectories: Any, network: FlatNetwork) -> None:
+    """Check that trajectories are lists of snapshots, and snapshots lists of a network's parameters.
+
+    Raises:
+        UserError: they are anything else.
+    """
+    try:
+        shapes = parameter_shapes(trajectories)
+    except (TypeError, AttributeError):
+        shapes = set()
+    if not shapes:
+        expected = "a list of trajectories, each a list of snapshots, each a list of tensors"
+        raise UserError(f"{file}: expected {expected}")
+    if shapes != {tuple(network.shapes)}:
+        expected = f"{len(network.shapes)} parameters of {network.size} numbers in all"
+        raise UserError(f"{file}: snapshots of another network than this data set's; expected {expected}")
+
+
+def parameter_shapes(trajectories: Any) -> set[tuple[torch.Size, ...]]:
+    """The different lists of parameters' shapes that snapshots have."""
+    shapes = set()
+    for trajectory in trajectories:
+        for snapshot in trajectory:
+            shapes.add(tuple(parameter.shape for parameter in snapshot))
+    return shapes
+
+
+def check_epochs(file: Path, trajectories: list[list], epochs: int, where: str) -> None:
+    """Check that trajectories are long enough.
+
+    Args:
+        epochs: how many are wanted.
+        where: their key in the settings.
+
+    Raises:
+        UserError: a trajectory has fewer epochs.
+    """
+    snapshots = min(len(trajectory) for trajectory in trajectories)
+    shortest = snapshots - 1  # as the first snapshot is from before the first epoch
+    if shortest < epochs:
+        problem = f"a trajectory of {shortest} epochs"
+        raise UserError(f"{file}: {problem}; allowed for {where}: at most that, not {epochs}")
+
+
+def flat_trajectory(snapshots: list[list[torch.Tensor]]) -> torch.Tensor:
+    """`(len(snapshots), P)` from lists of parameters."""
+    flat = []
+    for snapshot in snapshots:
+        parts = [parameter.flatten().float() for parameter in snapshot]
+        flat.append(torch.cat(parts))
+    return torch.stack(flat)
+
+
+def check_numbers(file: Path, expert: torch.Tensor) -> None:
+    """Check the weights `(epochs + 1, P)` of an expert.
+
+    Raises:
+        UserError: a number is not finite, or an epoch changes nothing.
+    """
+    if not bool(expert.isfinite().all()):
+        raise UserError(f"{file}: a trajectory has numbers that are not finite")
+    unchanged = (expert[1:] == expert[:-1]).all(1)
+    if bool(unchanged.any()):
+        reason = "MTT's code, run on a CPU, writes the last weights for every epoch"
+        raise UserError(f"{file}: a trajectory stands still; {reason}")
+
+
+def trajectory_accuracies(network: FlatNetwork, expert: torch.Tensor, data: LabelledImages) -> list[float]:
+    """The accuracy after each epoch, on random training images."""
+    draws = generator("imported buffer")
+    rows = torch.randperm(len(data.labels), generator=draws)[:CURVE_IMAGES]
+    images = data.images[rows]
+    labels = data.labels[rows]
+    accuracies = []
+    for theta in expert[1:]:
+        with torch.no_grad():
+            answers = network(theta, images).argmax(1)
+        accuracies.append(float((answers == labels).float().mean()))
+    return accuracies
 
 
 def main(name: str) -> None:
-    values, suite = find("buffers", name)
-    imported = "files" in values
-    settings = pick(ImportedBuffer if imported else BufferSettings, values, f"buffers.{name}")
-    network = parse(NetworkSettings, suite["datasets"][settings.dataset]["network"], f"datasets.{settings.dataset}.network")
-    prepared, folder = Path("data/prepare") / settings.dataset, Path("data/buffer") / name
+    entry = Buffer(name)
+    imported = "files" in suite_keys(entry.suite, (entry.kind, name), ["files"])
     if imported:
-        take_in(settings, network, prepared, folder, name)
+        take_in(entry)
     else:
-        buffer(settings, network, prepared, folder, param("seed"), pick_device(param("device")))
+        buffer(entry)
 
 
 if __name__ == "__main__":

@@ -1,92 +1,73 @@
 """train: networks on a distilled set, for every loss and repeat -> weights and test logits.
 
     python -m stages.train <row>
+
+No temperature is fitted here; Raw, mixup, label smoothing and focal loss need none.
 """
 
 import importlib
-from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 
-from stages.shared.checkpoint import scratch
-from stages.shared.convnet import NetworkSettings
-from stages.shared.device import pick_device
-from stages.shared.errors import UserError, run_stage
-from stages.shared.files import write_tensors
-from stages.shared.flat import flat_convnet
-from stages.shared.images import load_set, load_split
-from stages.shared.repeats import Group, train_groups
-from stages.shared.sampling import held_out, kept
-from stages.shared.settings import Count, Positive, Ratio, Section, find, param, parse, pick
-from stages.shared.training import Schedule
+from stages.images.prepared import LabelledImages
+from stages.images.sampling import held_out, kept
+from stages.runtime.checkpoint import scratch
+from stages.runtime.errors import run_stage
+from stages.runtime.files import write_tensors
+from stages.settings.rows import Row
+from stages.settings.train import TrainKeys, TrainSettings
+from stages.training.flat import FlatNetwork, flat_convnet
+from stages.training.objective import Loss
+from stages.training.repeats import Group, description, input_files, setup_of, train_groups, train_settings
 
-__all__ = ["TrainRow", "TrainSettings", "schedule_of", "train_row"]
+__all__ = ["train_row"]
 
 
-class TrainRow(Section):
-    """The keys of `runs.<row>` that make its networks."""
+def train_row(row: Row) -> None:
+    """Write `weights.safetensors` and `logits.safetensors` of a row.
 
-    epochs: Count
-    lr: Positive | Literal["learned"]  # learned: the step size that the distillation found
-    augment: bool  # DSA augmentation
-
-
-class TrainSettings(Section):
-    """`train` of params.yaml."""
-
-    repeats: Count
-    losses: Annotated[list[str], Field(min_length=1)]  # files of stages/losses
-    batch: Count
-    momentum: Ratio
-    weight_decay: Annotated[float, Field(ge=0)]
-    holdout: Annotated[float, Field(gt=0, lt=1)]  # share of the distilled images that TS keeps from training
-    mixup_alpha: Positive
-    label_smoothing: Ratio
-    focal_gamma: Annotated[float, Field(ge=0)]
-
-
-def train_row(
-    row: TrainRow, name: str, settings: TrainSettings, network: NetworkSettings, prepared: Path, distilled: Path, folder: Path, seed: int, device: torch.device, root: Path = Path("scratch")
-) -> None:  # fmt: skip
-    """Write `weights.safetensors` and `logits.safetensors` to `folder`.
-
-    Both hold one tensor a group of networks, `(repeats, P)` and `(repeats, test images, classes)`: a group for each
-    loss, and `holdout`, trained with cross-entropy on what TS leaves (absent at one image a class). Logits come with
-    the test `labels`. Repeat r is a function of `(seed, r)`: the groups share its initial weights and draws.
+    Both hold one tensor for each group of networks, `(repeats, P)` and `(repeats, test images,
+    classes)`. There is a group for each loss, and `holdout`, which is trained with cross-entropy on the
+    images that TS leaves; it is absent at one image a class. The logits come with the test `labels`.
+    Repeat r is a function of `(seed, r)`: the groups share its initial weights and random draws.
 
     Raises:
-        UserError: `lr: learned` without a learned step size; a network whose weights are not finite.
+        UserError: `lr: learned` without a learned step size; a network has weights that are not finite.
     """
-    data, step_size = load_set(distilled, prepared)
-    test, flat, schedule = load_split(prepared, "test"), flat_convnet(network, data, device), schedule_of(row, settings, step_size, name)
-    groups = {loss: Group(flat, importlib.import_module(f"stages.losses.{loss}")) for loss in settings.losses}
-    if held_out(data.labels, data.classes, settings.holdout, seed, 0) is not None:
-        rows = [kept(data.labels, data.classes, settings.holdout, seed, repeat) for repeat in range(settings.repeats)]
-        groups["holdout"] = Group(flat, groups["cross_entropy"].loss, rows)
-    work = {"row": row.model_dump(), "settings": settings.model_dump(exclude={"losses", "repeats"}), "network": network.model_dump(), "seed": seed}  # fmt: skip
-    with scratch(f"train-{name}", work, [distilled, *prepared.glob("*.safetensors")], root) as here:
-        theta, logits = train_groups(groups, settings.repeats, settings, data, test.images, schedule, seed, name, here, device)
-        write_tensors(folder / "weights.safetensors", theta, work)
-        write_tensors(folder / "logits.safetensors", logits | {"labels": test.labels})
+    keys = row.keys(TrainKeys)
+    settings = train_settings()
+    setup = setup_of(row, keys, settings)
+    network = flat_convnet(row.network, setup.data, setup.device)
+    groups = loss_groups(network, settings)
+    rows = kept_rows(setup.data, settings, setup.seed)
+    if rows:
+        groups["holdout"] = Group(network, groups["cross_entropy"].loss, rows)
+    about = description(row, keys, settings)
+    with scratch(f"train-{row.name}", about, input_files(row)) as folder:
+        results = train_groups(groups, setup, folder)
+        write_tensors(row.weights, results.weights, about)
+        write_tensors(row.logits, results.logits | {"labels": setup.test.labels})
 
 
-def schedule_of(row: TrainRow, settings: TrainSettings, learned: float | None, name: str) -> Schedule:
-    """How the row's networks are trained; its `lr` may be the step size that the distilled set has learned."""
-    if row.lr == "learned" and learned is None:
-        raise UserError(f"runs.{name}.lr: 'learned', but the distilled set has no step size of its own; allowed: a number > 0, or with backbone 'file' a distill.step_size")
-    lr = learned if row.lr == "learned" else row.lr
-    return Schedule(row.epochs, lr, settings.batch, settings.momentum, settings.weight_decay, row.augment, drop=True)
+def loss_groups(network: FlatNetwork, settings: TrainSettings) -> dict[str, Group]:
+    """A group of networks for each loss."""
+    groups = {}
+    for name in settings.losses:
+        module = importlib.import_module(f"stages.losses.{name}")
+        groups[name] = Group(network, Loss(module, settings))
+    return groups
+
+
+def kept_rows(data: LabelledImages, settings: TrainSettings, seed: int) -> list[torch.Tensor] | None:
+    """Positions of the images that TS leaves to each repeat; None where a class has a single image."""
+    share = settings.holdout
+    if held_out(data.labels, data.classes, share, seed, 0) is None:
+        return None
+    return [kept(data.labels, data.classes, share, seed, repeat) for repeat in range(settings.repeats)]
 
 
 def main(name: str) -> None:
-    values, suite = find("runs", name)
-    dataset = values["dataset"]
-    settings = parse(TrainSettings, param("train"), "params.yaml: train")
-    network = parse(NetworkSettings, suite["datasets"][dataset]["network"], f"datasets.{dataset}.network")
-    prepared, distilled, folder = Path("data/prepare") / dataset, Path("data/distill") / name / "set.safetensors", Path("data/train") / name
-    train_row(pick(TrainRow, values, f"runs.{name}"), name, settings, network, prepared, distilled, folder, param("seed"), pick_device(param("device")))
+    train_row(Row(name))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ import torch.nn.functional as F
 __all__ = ["loss", "mix"]
 
 
-def mix(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator, settings) -> tuple[torch.Tensor, torch.Tensor]:
-    """Leaves images `(N, C, H, W)` and targets `(N, K)` as they are."""
+def mix(
+    images: torch.Tensor, targets: torch.Tensor, draws: torch.Generator, settings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images `(N, C, H, W)` and targets `(N, K)` as they are."""
     return images, targets
 
 

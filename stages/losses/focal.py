@@ -1,4 +1,4 @@
-"""Focal loss: cross-entropy weighted by how far the answer still is from certain.
+"""Focal loss: cross-entropy with a weight that is smaller the surer a network is of the right class.
 
 Tsung-Yi Lin, Priya Goyal, Ross Girshick, Kaiming He, Piotr Dollar: "Focal Loss for Dense Object Detection",
 ICCV 2017, https://arxiv.org/abs/1708.02002.
@@ -12,6 +12,13 @@ __all__ = ["loss", "mix"]
 
 
 def loss(logits: torch.Tensor, targets: torch.Tensor, settings) -> torch.Tensor:
-    """Mean of `-(1 - p)^gamma log p` with p the probability of the target class; `(N, K)` logits, one-hot targets."""
+    """Mean of `-(1 - p)^gamma log p`, where p is the probability of the right class.
+
+    Args:
+        logits: `(N, K)`.
+        targets: `(N, K)`, one-hot.
+        settings: with `focal_gamma`.
+    """
     log_p = (logits.log_softmax(1) * targets).sum(1)
-    return -((1 - log_p.exp()) ** settings.focal_gamma * log_p).mean()
+    weight = (1 - log_p.exp()) ** settings.focal_gamma
+    return -(weight * log_p).mean()

@@ -1,0 +1,205 @@
+"""The training loop of experts and of networks on distilled sets.
+
+It is SGD on batches that may be augmented, for many networks at once.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from tqdm import tqdm
+
+from stages.images.augment import augment, draw
+from stages.images.prepared import LabelledImages, NormalisedImages
+from stages.runtime.files import read_about, write_tensors
+from stages.runtime.randomness import generator
+from stages.training.flat import FlatNetwork
+from stages.training.gradients import Workload, choose_gradients
+from stages.training.objective import Loss, Objective
+
+__all__ = ["Examples", "Schedule", "Trained", "examples", "train"]
+
+CHECKPOINT_SECONDS = 30
+
+
+class Schedule(NamedTuple):
+    """How networks are trained, and what is kept of them."""
+
+    epochs: int
+    lr: float  # step size
+    batch: int
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    augment: bool = True  # whether every batch is augmented as DSA does
+    drop: bool = False  # whether the second half has a tenth of the step size
+    precision: str = "float32"  # of the products; weights stay float32
+    keep_snapshots: bool = False  # whether the weights after each epoch are kept
+
+    @property
+    def first_slow_epoch(self) -> int | None:
+        """The epoch from which on the step size is a tenth and the velocity starts afresh; None: never."""
+        return self.epochs // 2 + 2 if self.drop else None
+
+    def lr_at(self, epoch: int) -> float:
+        """The step size of an epoch."""
+        first = self.first_slow_epoch
+        slow = first is not None and epoch >= first
+        return self.lr * 0.1 if slow else self.lr
+
+
+class Examples(NamedTuple):
+    """What networks are trained on."""
+
+    images: torch.Tensor | NormalisedImages  # (N, C, H, W)
+    targets: torch.Tensor  # (N, K): class probabilities
+    rows: list[torch.Tensor] | None = None  # (M,) on the CPU for each network: its images; None: all of them
+
+    @property
+    def size(self) -> int:
+        """The number of images that each network is trained on."""
+        return len(self.images if self.rows is None else self.rows[0])
+
+
+def examples(data: LabelledImages, device: torch.device) -> Examples:
+    """Labelled images on a device, with one-hot targets."""
+    targets = F.one_hot(data.labels, data.classes).float()
+    return Examples(data.images.to(device), targets.to(device))
+
+
+class Trained(NamedTuple):
+    """S networks."""
+
+    theta: torch.Tensor  # (S, P)
+    snapshots: torch.Tensor | None  # (S, epochs + 1, P): at initialisation and after each epoch
+    losses: torch.Tensor  # (S, epochs): mean training loss
+    accuracies: torch.Tensor  # (S, epochs): on the (augmented) training batches
+
+
+@dataclass
+class State:
+    """How far the training of S networks has come."""
+
+    epoch: int  # the next one
+    theta: torch.Tensor  # (S, P)
+    velocity: torch.Tensor  # (S, P)
+    curves: torch.Tensor  # (2, S, epochs): losses and accuracies
+    snapshots: list[torch.Tensor] = field(default_factory=list)  # each (S, P)
+
+    @classmethod
+    def first(
+        cls, network: FlatNetwork, schedule: Schedule, keys: list[tuple], device: torch.device
+    ) -> "State":
+        """Initial weights, each from its network's key."""
+        initial = [network.initial(generator(*key, "initial")) for key in keys]
+        theta = torch.stack(initial).to(device)
+        curves = torch.zeros(2, len(keys), schedule.epochs, device=device)
+        snapshots = [theta] if schedule.keep_snapshots else []
+        return cls(0, theta, torch.zeros_like(theta), curves, snapshots)
+
+    @classmethod
+    def load(cls, file: Path, device: torch.device) -> "State":
+        """What `save` has left in a file."""
+        tensors = {name: value.to(device) for name, value in load_file(file).items()}
+        snapshots = list(tensors.pop("snapshots", []))
+        return cls(epoch=read_about(file)["epoch"], snapshots=snapshots, **tensors)
+
+    def save(self, file: Path) -> None:
+        tensors = {"theta": self.theta, "velocity": self.velocity, "curves": self.curves}
+        if self.snapshots:
+            tensors["snapshots"] = torch.stack(self.snapshots)
+        write_tensors(file, tensors, {"epoch": self.epoch})
+
+    def step(self, gradient: torch.Tensor, lr: float, schedule: Schedule) -> None:
+        """A step of SGD with momentum and weight decay."""
+        decay = schedule.weight_decay * self.theta
+        self.velocity = schedule.momentum * self.velocity + gradient + decay
+        self.theta = self.theta - lr * self.velocity
+
+    def trained(self) -> Trained:
+        snapshots = torch.stack(self.snapshots, 1) if self.snapshots else None
+        losses, accuracies = self.curves
+        return Trained(self.theta, snapshots, losses, accuracies)
+
+
+def train(
+    network: FlatNetwork,
+    loss: Loss,
+    data: Examples,
+    schedule: Schedule,
+    keys: list[tuple],
+    checkpoint: Path | None = None,
+) -> Trained:
+    """Train `S = len(keys)` networks side by side.
+
+    Network i is a function of `keys[i]`, not of how many networks are trained beside it.
+
+    Args:
+        keys: of the networks' random draws, e.g. `(seed, "train", repeat)`.
+        checkpoint: a file to resume from, and to save to every half minute.
+    """
+    device = data.images.device
+    if checkpoint and checkpoint.exists():
+        state = State.load(checkpoint, device)
+    else:
+        state = State.first(network, schedule, keys, device)
+    saved = time.monotonic()
+    objective = Objective(network, loss, schedule.precision)
+    work = Workload(len(keys), min(schedule.batch, data.size), data.size * schedule.epochs)
+    gradients = choose_gradients(objective, data.images[:1], work)
+
+    epochs = range(state.epoch, schedule.epochs)
+    total = schedule.epochs
+    for epoch in tqdm(epochs, "epoch", initial=state.epoch, total=total, disable=None, leave=False):
+        if epoch == schedule.first_slow_epoch:
+            state.velocity = torch.zeros_like(state.velocity)
+        lr = schedule.lr_at(epoch)
+        draws = [generator(*key, epoch) for key in keys]
+        for images, targets in batches(data, loss, schedule, draws):
+            gradient, loss_value, accuracy = gradients(state.theta, images, targets)
+            state.step(gradient, lr, schedule)
+            share = images.shape[1] / data.size
+            state.curves[:, :, epoch] += share * torch.stack([loss_value, accuracy])
+        state.epoch = epoch + 1
+        if schedule.keep_snapshots:
+            state.snapshots.append(state.theta)
+        if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            state.save(checkpoint)
+            saved = time.monotonic()
+    return state.trained()
+
+
+def batches(
+    data: Examples, loss: Loss, schedule: Schedule, draws: list[torch.Generator]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches of an epoch: images `(S, B, C, H, W)` and targets `(S, B, K)`.
+
+    Every network has an order and an augmentation of its own, from its own generator.
+    """
+    orders = []
+    for network, own in enumerate(draws):
+        order = torch.randperm(data.size, generator=own)
+        if data.rows is not None:
+            order = data.rows[network][order]
+        orders.append(order.split(schedule.batch))
+    for positions in zip(*orders):
+        images, targets = [], []
+        for rows, own in zip(positions, draws):
+            own_images, own_targets = batch(data, loss, schedule, rows, own)
+            images.append(own_images)
+            targets.append(own_targets)
+        yield torch.stack(images), torch.stack(targets)
+
+
+def batch(
+    data: Examples, loss: Loss, schedule: Schedule, rows: torch.Tensor, draws: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch of one network: images `(B, C, H, W)` and targets `(B, K)`."""
+    images = data.images[rows]
+    if schedule.augment:
+        images = augment(images, draw(draws, len(rows)))
+    return loss.mix(images, data.targets[rows], draws)

@@ -1,0 +1,75 @@
+"""What training minimises: the loss of a network on a batch. The accuracy is computed beside it."""
+
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+
+from stages.settings.section import Section
+from stages.training.flat import FlatNetwork
+
+__all__ = ["Loss", "Objective"]
+
+
+class Loss(NamedTuple):
+    """A module of `stages/losses` with its settings.
+
+    The module has two functions: `mix(images, targets, draws, settings)` changes a batch before the
+    network sees it, and `loss(logits, targets, settings)` is the mean loss of the batch.
+    """
+
+    module: ModuleType
+    settings: Section | None = None  # has the keys that the module reads; None: it reads no key
+
+    def mix(
+        self, images: torch.Tensor, targets: torch.Tensor, draws: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.module.mix(images, targets, draws, self.settings)
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self.module.loss(logits, targets, self.settings)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The name of the module and its settings as text, which are equal for equal losses."""
+        settings = self.settings.model_dump_json() if self.settings else ""
+        return self.module.__name__, settings
+
+
+class Objective:
+    """The mean loss and the accuracy of a network on a batch, both as scalars.
+
+    The batch is `(B, C, H, W)` images and `(B, K)` targets.
+
+    Args:
+        precision: of the network's products, "float32" or "bfloat16"; the loss is float32 either way.
+    """
+
+    def __init__(self, network: FlatNetwork, loss: Loss, precision: str = "float32"):
+        self.network = network
+        self.loss = loss
+        self.precision = precision
+
+    def of_forward(
+        self, forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """For a function from images to logits."""
+        low_precision = self.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=low_precision):
+            logits = forward(images)
+        logits = logits.float()
+        right = logits.argmax(1) == targets.argmax(1)
+        return self.loss(logits, targets), right.float().mean()
+
+    def of_weights(
+        self, theta: torch.Tensor, images: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """For weights `(P,)`, as a pure function of them."""
+        return self.of_forward(partial(self.network, theta), images, targets)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Text that is equal for equal objectives of one network."""
+        return *self.loss.key, self.precision
