@@ -1,0 +1,203 @@
+"""Gradient matching, the mathematics of DC and DSA: synthetic images with the gradients of the real images.
+
+Bo Zhao, Konda Reddy Mopuri, Hakan Bilen: "Dataset Condensation with Gradient Matching", ICLR 2021,
+https://arxiv.org/abs/2006.05929; https://github.com/VICO-UoE/DatasetCondensation. Equation (5) of the
+paper, (6) with a mask.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from stages.distillation.backbone import Backbone, Problem, Update, Variable
+from stages.distillation.unroll import InnerLoss
+from stages.images.augment import Draw, augment, draw
+from stages.images.sampling import class_rows
+from stages.machine.engine import how_many_together, worth_compiling
+from stages.runtime.randomness import generator
+from stages.training.flat import FlatNetwork
+
+__all__ = ["GradientMatching", "matching_distance"]
+
+EPS = 1e-6  # keeps the cosine finite where a gradient is zero
+
+
+class Settings(Protocol):
+    """The keys that a backbone's own `Settings` has to have; stages/backbones/dc.py says what they are."""
+
+    iterations: int
+    outer_loops: int
+    inner_loops: int
+    lr_img: float
+    momentum: float
+    lr_net: float
+    batch_real: int
+    batch_train: int
+    precision: Literal["float32", "bfloat16"]
+
+
+class ClassBatches(NamedTuple):
+    """What a group of classes is matched on, a tensor for each class."""
+
+    synthetic: list[Tensor]  # (ipc, C, H, W)
+    real: list[Tensor]  # (at most batch_real, C, H, W)
+    real_labels: list[Tensor]
+
+
+class GradientMatching:
+    """Synthetic images, matched a group of classes at a time, so that memory does not grow with the classes.
+
+    Args:
+        initial: the images to start from, `(N, C, H, W)`.
+        labels: of these images, `(N,)`, equally many of each class.
+        siamese: augment the real and the synthetic batch of a class by the same draw, and the batches of
+            the inner loops too.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        settings: Settings,
+        initial: Tensor,
+        labels: Tensor,
+        siamese: bool,
+    ):
+        real = problem.real
+        device = initial.device
+        self.problem = problem
+        self.settings = settings
+        self.siamese = siamese
+        self.labels = labels
+        self.images = Variable(initial.clone(), settings.lr_img, settings.momentum)
+        self.real_rows = class_rows(real.labels, real.classes)
+        self.synthetic_rows = torch.stack(class_rows(labels, real.classes))  # (classes, ipc)
+
+        forward = problem.network.operations(real.images[:1])
+        real_operations = 3 * forward * settings.batch_real  # the gradient of one class
+        updates = settings.outer_loops * settings.iterations
+        compiled = worth_compiling(real_operations * real.classes * updates, device)
+        self.synthetic_loss = InnerLoss(problem.network)
+        self.real_loss = InnerLoss(problem.network, compiled, settings.precision)
+
+        # On a CPU only the synthetic images are stacked; their gradient takes about 12 forward passes.
+        self.stacked = device.type == "cuda"
+        synthetic_operations = 12 * forward * problem.ipc
+        class_operations = real_operations if self.stacked else synthetic_operations
+        self.together = how_many_together(class_operations, device)
+
+    def backbone(self) -> Backbone:
+        return Backbone(
+            images=lambda: self.images.value,
+            labels=self.labels,
+            iterations=self.settings.iterations,
+            variables={"images": self.images},
+            updates=self.updates,
+        )
+
+    def updates(self, iteration: int) -> Iterator[Update]:
+        """Make `outer_loops` updates on one network, and train it for `inner_loops` epochs between them."""
+        draws = generator(self.problem.seed, "matching", iteration)
+        theta = self.problem.network.initial(draws).to(self.images.value)
+        for outer_loop in range(self.settings.outer_loops):
+            if outer_loop > 0:
+                theta = self._train(theta, draws)
+            loss = theta.new_zeros(())
+            gradient = torch.zeros_like(self.images.value)
+            for group in torch.arange(self.problem.real.classes).split(self.together):
+                rows = self.synthetic_rows[group]
+                images = self.images.value[rows].detach().requires_grad_()
+                batches = self._batches(images, group, iteration, outer_loop)
+                distance = self._distance(theta, batches, self.labels[rows])
+                (gradient[rows],) = torch.autograd.grad(distance, images)
+                loss = loss + distance.detach()
+            yield loss, {"images": gradient}
+
+    def _train(self, theta: Tensor, draws: torch.Generator) -> Tensor:
+        """The weights after `inner_loops` epochs of SGD on the synthetic images."""
+        for _ in range(self.settings.inner_loops):
+            order = torch.randperm(len(self.labels), generator=draws)
+            for rows in order.split(self.settings.batch_train):
+                drawn = draw(draws, len(rows)) if self.siamese else None
+                images = view(self.images.value[rows], drawn)
+                gradient = self.synthetic_loss.gradient(theta, images, self.labels[rows])
+                theta = theta - self.settings.lr_net * gradient
+        return theta
+
+    def _batches(self, images: Tensor, group: Tensor, iteration: int, outer_loop: int) -> ClassBatches:
+        """The masked and augmented batches of a group of classes.
+
+        Args:
+            images: the synthetic images of the group, `(classes, ipc, C, H, W)`.
+        """
+        real = self.problem.real
+        mask = self.problem.mask(iteration)
+        batches = ClassBatches([], [], [])
+        for k, own in zip(group.tolist(), images):
+            draws = generator(self.problem.seed, "matching", iteration, outer_loop, k)
+            order = torch.randperm(len(self.real_rows[k]), generator=draws)
+            rows = self.real_rows[k][order[: self.settings.batch_real]]
+            drawn = draw(draws, 1) if self.siamese else None
+            masked = mask(own, outer_loop * real.classes + k)
+            batches.synthetic.append(view(masked, drawn))
+            batches.real.append(view(real.images[rows], drawn))
+            batches.real_labels.append(real.labels[rows])
+        return batches
+
+    def _distance(self, theta: Tensor, batches: ClassBatches, labels: Tensor) -> Tensor:
+        """The sum of the matching distances of a group of classes.
+
+        Args:
+            labels: of the synthetic images of the group, `(classes, ipc)`.
+        """
+        targets = class_gradients(self.real_loss, theta, batches.real, batches.real_labels, self.stacked)
+        gradients = stacked_gradients(self.synthetic_loss, theta, torch.stack(batches.synthetic), labels)
+        distances = vmap(partial(matching_distance, self.problem.network))(gradients, targets)
+        return distances.sum()
+
+
+def matching_distance(network: FlatNetwork, ours: Tensor, theirs: Tensor) -> Tensor:
+    """The sum of 1 - cosine of two `(P,)` gradients over the output rows of the weights.
+
+    Biases and the parameters of norms, which are vectors, contribute nothing.
+    """
+    total = ours.new_zeros(())
+    for a, b in zip(network.split(ours).values(), network.split(theirs).values()):
+        if a.dim() > 1:
+            a = a.flatten(1)
+            b = b.flatten(1)
+            cosines = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + EPS)
+            total = total + (1 - cosines).sum()
+    return total
+
+
+def view(images: Tensor, drawn: Draw | None) -> Tensor:
+    """The images under one draw of the augmentation, or as they are."""
+    return images if drawn is None else augment(images, drawn)
+
+
+def class_gradients(
+    loss: InnerLoss,
+    theta: Tensor,
+    images: list[Tensor],
+    labels: list[Tensor],
+    stacked: bool,
+) -> Tensor:
+    """`(classes, P)`: the gradient of the batch of each class.
+
+    Args:
+        stacked: compute them together, if all batches have one size; one by one is faster on a CPU.
+    """
+    sizes = {len(batch) for batch in images}
+    if stacked and len(sizes) == 1:
+        return stacked_gradients(loss, theta, torch.stack(images), torch.stack(labels))
+    gradients = [loss.gradient(theta, x, y) for x, y in zip(images, labels)]
+    return torch.stack(gradients)
+
+
+def stacked_gradients(loss: InnerLoss, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    """`(classes, P)` gradients of `(classes, N, C, H, W)` images, which can be differentiated."""
+    return vmap(grad(loss.loss), (None, 0, 0))(theta, images, labels)
