@@ -1,21 +1,33 @@
-"""Masked temperature scaling (MTS): T fitted on zero-masked images of the distilled set itself.
+"""Masked temperature scaling (MTS): T is fitted on zero-masked images of the distilled set itself.
 
-Section 4.1 and Appendix B.1 of the paper. The network has trained on all images; masking them makes its logits smaller
-and more varied. The mask is used while fitting only, so predictions and accuracy stay what they were.
+Section 4.1 and Appendix B.1 of the paper. The network has been trained on all images; masking them makes its
+logits smaller and more varied. Nothing is masked after the fit, so predictions and accuracy do not change.
 """
 
 import torch
 
-from stages.shared.images import LabelledImages
-from stages.shared.masking import mask_images
-from stages.shared.randomness import generator
-from stages.shared.sampling import per_class, share_of
+from stages.images.masking import mask_images
+from stages.images.prepared import LabelledImages
+from stages.images.sampling import per_class, share_of
+from stages.runtime.randomness import generator
 
 __all__ = ["fitting_images"]
 
 
-def fitting_images(data: LabelledImages, share: float, mask_ratio: float, seed: int, repeat: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A share of each class, at least one image, each element masked by its own draw: `(M, C, H, W)` and labels `(M,)`."""
+def fitting_images(
+    data: LabelledImages, share: float, mask_ratio: float, seed: int, repeat: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masked images of a repeat to fit on, and their labels.
+
+    Args:
+        data: the distilled set.
+        share: of the images of each class, at least one image.
+        mask_ratio: probability of a zero, element by element.
+
+    Returns:
+        `(M, C, H, W)` and `(M,)`.
+    """
     draw = generator(seed, "mts", repeat)
     rows = per_class(data.labels, data.classes, share_of(share), draw)
-    return mask_images(data.images[rows], mask_ratio, draw), data.labels[rows]
+    masked = mask_images(data.images[rows], mask_ratio, draw)
+    return masked, data.labels[rows]

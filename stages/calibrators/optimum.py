@@ -1,54 +1,87 @@
 """The temperature that minimises the negative log-likelihood, exactly."""
 
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 __all__ = ["Fit", "optimum"]
 
-SOME = 2000  # images that many are begun with
-CACHED = 2**20  # bytes of a part
+SUBSET = 2000  # images, roughly, of the subset that gives the start
+CACHE = 2**20  # bytes of float64 logits that fit a core's cache
+MAX_STEPS = 200  # about 5 are needed; halving the bracket alone would need 50
 
 
 class Fit(NamedTuple):
+    """The result of a fit."""
+
     temperature: float
-    bound_hit: bool  # the fit wanted to go beyond the bounds
+    bound_hit: bool  # whether the fit wanted to go beyond the bounds
 
 
-def optimum(logits: np.ndarray, labels: np.ndarray, bounds: tuple[float, float]) -> Fit:
-    """Minimiser over T of the mean of `-log softmax(z / T)[label]` within `bounds`.
+class Bracket:
+    """Where the root of an increasing function is known to be, from the signs that have been seen."""
 
-    The loss is convex in b = 1/T: its slope is `mean(E_p[z] - z[label])` and its curvature `mean(Var_p[z])`. The root of
-    the slope is found by Newton's steps, or by halving a bracket (in its logarithm) where a step would leave it. Many
-    images are begun where a few of them end. On logits that are all right the slope stays negative, and T runs down to
-    the bound.
+    def __init__(self, low: float, high: float):
+        self.low = low  # the root is searched between low and high
+        self.high = high
+        self.below: float | None = None  # the latest point at which the function was negative
+        self.above: float | None = None  # the latest point at which it was not
+
+    def narrow(self, point: float, is_negative: bool) -> None:
+        if is_negative:
+            self.below = point
+        else:
+            self.above = point
+
+    def contains(self, point: float) -> bool:
+        return (self.below or 0) < point < (self.above or math.inf)
+
+    def middle(self) -> float:
+        """The geometric mean of the ends."""
+        return math.sqrt((self.below or self.low) * (self.above or self.high))
+
+    def clipped(self, point: float) -> float:
+        return min(max(point, self.low), self.high)
+
+
+def optimum(logits: np.ndarray, labels: np.ndarray, bounds: Sequence[float]) -> Fit:
+    """The T within `bounds` that minimises the mean of `-log softmax(z / T)[label]`.
+
+    The loss is convex in b = 1/T: its slope is `mean(E_p[z] - z[label])`, its curvature `mean(Var_p[z])`. The
+    root of the slope is found by Newton's steps, or by halving a bracket where a step would leave it. With
+    many images, the optimum on a subset of them is the start. Where all predictions are right, the slope
+    stays negative and T runs down to its bound.
 
     Args:
-        logits: `(N, K)`, any float type; exponentials in float64, or in float32 where the logits are no more precise (T is
-            then good to about 1e-6), sums in float64.
+        logits: `(N, K)`, any float type. Exponentials have the type of the logits, sums are float64. From
+            float32 logits, T is good to about 1e-6.
         labels: `(N,)` integers.
         bounds: lowest and highest temperature, both > 0.
     """
-    low, high = 1 / bounds[1], 1 / bounds[0]
-    b, precision = math.sqrt(low * high), 1e-12 if logits.dtype == np.float64 else 1e-6
-    if len(labels) > 2 * SOME:
-        few = slice(None, None, len(labels) // SOME)
-        b = 1 / optimum(logits[few], labels[few], bounds).temperature
-    below, above = None, None  # where the slope is known to be negative, and positive
-    for _ in range(200):  # about five are enough; halving alone would take fifty
+    bracket = Bracket(1 / bounds[1], 1 / bounds[0])
+    precision = 1e-12 if logits.dtype == np.float64 else 1e-6  # relative, of b
+    b = bracket.middle()
+    if len(labels) > 2 * SUBSET:
+        every = len(labels) // SUBSET
+        b = 1 / optimum(logits[::every], labels[::every], bounds).temperature
+    for _ in range(MAX_STEPS):
         slope, curvature = _slope_and_curvature(logits, labels, b)
-        falling = slope < 0 or slope == curvature == 0  # both vanish where all images are right by far
-        below, above = (b, above) if falling else (below, b)
-        if falling and b == high:
+        is_falling = slope < 0 or slope == curvature == 0  # both vanish where all images are right by far
+        if is_falling and b == bracket.high:
             return Fit(bounds[0], True)
-        if not falling and b == low:
+        if not is_falling and b == bracket.low:
             return Fit(bounds[1], True)
-        following = b - slope / curvature if curvature > 0 else (high if falling else low)
-        following = min(max(following, low), high)
-        if not (below or 0) < following < (above or math.inf):
-            following = math.sqrt((below or low) * (above or high))
+        bracket.narrow(b, is_falling)
+        if curvature > 0:
+            following = bracket.clipped(b - slope / curvature)  # Newton's step
+        else:
+            following = bracket.high if is_falling else bracket.low
+        if not bracket.contains(following):
+            following = bracket.middle()
         if abs(following - b) <= precision * b:
             return Fit(1 / following, False)
         b = following
@@ -56,27 +89,31 @@ def optimum(logits: np.ndarray, labels: np.ndarray, bounds: tuple[float, float])
 
 
 def _slope_and_curvature(logits: np.ndarray, labels: np.ndarray, b: float) -> tuple[float, float]:
-    """Of the mean loss at b = 1/T, from parts that fit a core's cache, on all cores."""
-    rows = max(1, CACHED // (logits.shape[1] * 8))
-
-    def part(first: int) -> tuple[float, float]:
-        z = logits[first : first + rows]
-        z = z - z[np.arange(len(z)), labels[first : first + rows]][:, None]  # the slope is E_p[z], without cancellation
-        p = z - z.max(1, keepdims=True)
-        p *= z.dtype.type(b)
-        np.exp(p, out=p)
-        total = p.sum(1, dtype=np.float64)
-        p *= z
-        mean = p.sum(1, dtype=np.float64) / total
-        p *= z
-        square = p.sum(1, dtype=np.float64) / total
-        return float(mean.sum()), float((square - mean**2).sum())
-
+    """Of the mean loss, by b = 1/T. The cores share the images, in parts that fit a core's cache."""
+    rows = max(1, CACHE // (logits.shape[1] * 8))  # 8 bytes a float64
     starts = range(0, len(labels), rows)
+    sums_of_part = partial(_sums, logits, labels, b, rows)
     if len(starts) == 1:
-        parts = [part(0)]
+        sums = [sums_of_part(0)]
     else:
-        with ThreadPoolExecutor() as pool:  # NumPy lets go of the interpreter while it works
-            parts = list(pool.map(part, starts))
-    slope, curvature = np.sum(parts, axis=0) / len(labels)
+        with ThreadPoolExecutor() as pool:  # NumPy releases the interpreter's lock while it works
+            sums = list(pool.map(sums_of_part, starts))
+    slope, curvature = np.sum(sums, axis=0) / len(labels)
     return float(slope), float(curvature)
+
+
+def _sums(logits: np.ndarray, labels: np.ndarray, b: float, rows: int, first: int) -> tuple[float, float]:
+    """The sums of `E_p[z] - z[label]` and of `Var_p[z]` over `rows` images, beginning with image `first`."""
+    z = logits[first : first + rows]
+    at_label = z[np.arange(len(z)), labels[first : first + rows]]
+    z = z - at_label[:, None]  # so that E_p[z] is the slope, without cancellation
+    p = z - z.max(1, keepdims=True)
+    p *= z.dtype.type(b)
+    np.exp(p, out=p)
+    total = p.sum(1, dtype=np.float64)
+    p *= z
+    mean = p.sum(1, dtype=np.float64) / total
+    p *= z
+    mean_square = p.sum(1, dtype=np.float64) / total
+    variance = mean_square - mean**2
+    return float(mean.sum()), float(variance.sum())

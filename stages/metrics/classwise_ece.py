@@ -1,9 +1,10 @@
-"""Classwise expected calibration error: every class's probability, not the top one's alone.
+"""Classwise expected calibration error: of the probability of every class, not of the top class alone.
 
-Meelis Kull, Miquel Perello-Nieto, Markus Kängsepp, Telmo Silva Filho, Hao Song, Peter Flach: "Beyond temperature scaling:
-Obtaining well-calibrated multiclass probabilities with Dirichlet calibration", NeurIPS 2019, https://arxiv.org/abs/1910.12656.
-The same number is the static calibration error of Jeremy Nixon, Michael W. Dusenberry, Linchuan Zhang, Ghassen Jerfel,
-Dustin Tran: "Measuring Calibration in Deep Learning", CVPR Workshops 2019, https://arxiv.org/abs/1904.01685.
+Meelis Kull, Miquel Perello-Nieto, Markus Kängsepp, Telmo Silva Filho, Hao Song, Peter Flach: "Beyond
+temperature scaling: Obtaining well-calibrated multiclass probabilities with Dirichlet calibration", NeurIPS
+2019, https://arxiv.org/abs/1910.12656. It is the static calibration error of Jeremy Nixon, Michael W.
+Dusenberry, Linchuan Zhang, Ghassen Jerfel, Dustin Tran: "Measuring Calibration in Deep Learning", CVPR
+Workshops 2019, https://arxiv.org/abs/1904.01685.
 """
 
 import numpy as np
@@ -16,13 +17,18 @@ __all__ = ["classwise_ece"]
 def classwise_ece(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
     """`1/K sum_k sum_b n_bk/N |share of label k - mean p_k|` over the bins of `ece`, a share in [0, 1].
 
-    A mean over classes: most of the K probabilities of a sample are near 0 and add little, so numbers of data sets with
-    different K do not compare (it is at most 2/K, and K times smaller than the sum over classes that some report).
+    This is a mean over classes. Most of a sample's K probabilities are near 0 and add little, so data sets
+    with different K cannot be compared. It is at most 2/K; some authors report the sum over classes, which
+    is K times as large.
 
     Args:
         probabilities: `(N, K)`.
         labels: `(N,)`.
     """
-    # One column alone has p_k as its top confidence and 0 as its top class, which is right where `labels != k` is 0.
-    classes = range(probabilities.shape[1])
-    return float(np.mean([ece(probabilities[:, [k]], labels != k, bins) for k in classes]))
+    errors = []
+    for k in range(probabilities.shape[1]):
+        # The column alone is a prediction of class 0 with confidence p_k, and is right where the label is k.
+        column = probabilities[:, [k]]
+        label_of_column = labels != k  # 0 where the label is k
+        errors.append(ece(column, label_of_column, bins))
+    return float(np.mean(errors))

@@ -14,32 +14,40 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    return float((probabilities.argmax(1) == labels).mean())
+    is_right = probabilities.argmax(1) == labels
+    return float(is_right.mean())
 
 
 def confidence_gap(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean top-class confidence minus accuracy: positive is over-confident, negative under-confident."""
-    return float(probabilities.max(1).mean()) - accuracy(probabilities, labels)
+    """Mean top-class confidence minus accuracy: positive is over-confident, negative is under-confident."""
+    confidence = float(probabilities.max(1).mean())
+    return confidence - accuracy(probabilities, labels)
 
 
 def nll(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Negative log-likelihood in nats a sample."""
-    return float(-log_probabilities[np.arange(len(labels)), labels].mean())
+    """Mean negative log-likelihood, in nats."""
+    at_label = log_probabilities[np.arange(len(labels)), labels]
+    return float(-at_label.mean())
 
 
 def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean of `sum_k (p_k - [k = label])^2`, in [0, 2]. G. W. Brier, Monthly Weather Review 78, 1950."""
     at_label = probabilities[np.arange(len(labels)), labels]
-    return float(((probabilities**2).sum(1) - 2 * at_label + 1).mean())
+    squares = (probabilities**2).sum(1)
+    return float((squares - 2 * at_label + 1).mean())
 
 
 def scores(log_probabilities: np.ndarray, labels: np.ndarray, bins: int) -> dict[str, float]:
-    """Every number of one network: shares in [0, 1], NLL in nats."""
-    p = np.exp(log_probabilities)
+    """All scores of one network: shares in [0, 1], and NLL in nats.
+
+    Args:
+        bins: number of bins of the ECE.
+    """
+    probabilities = np.exp(log_probabilities)
     return {
-        "accuracy": accuracy(p, labels),
-        "ece": ece(p, labels, bins),
+        "accuracy": accuracy(probabilities, labels),
+        "ece": ece(probabilities, labels, bins),
         "nll": nll(log_probabilities, labels),
-        "brier": brier(p, labels),
-        "confidence_gap": confidence_gap(p, labels),
+        "brier": brier(probabilities, labels),
+        "confidence_gap": confidence_gap(probabilities, labels),
     }

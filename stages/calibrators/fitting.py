@@ -1,0 +1,20 @@
+"""Which networks a method calibrates, and which of the distilled images it fits their temperatures on."""
+
+from typing import NamedTuple
+
+__all__ = ["NETWORKS", "Fitting"]
+
+NETWORKS = {"ts": "holdout", "mts": "cross_entropy"}  # method -> the group of networks that it calibrates
+
+
+class Fitting(NamedTuple):
+    """The images that a method fits its temperatures on."""
+
+    method: str  # a key of NETWORKS
+    ratio: float  # mask ratio
+    share: float  # share of the distilled images
+
+    @property
+    def key(self) -> str:
+        """The name of their logits in `data/masked`; the name of their labels is `<key>.labels`."""
+        return f"{self.method}/{self.ratio:g}/{self.share:g}"

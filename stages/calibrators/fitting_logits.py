@@ -1,0 +1,35 @@
+"""What networks say to the distilled images that their temperatures are fitted on."""
+
+from types import ModuleType
+
+import torch
+from safetensors.torch import load_file
+
+from stages.calibrators import mts, ts
+from stages.calibrators.fitting import NETWORKS, Fitting
+from stages.images.prepared import load_set
+from stages.settings.rows import Row
+from stages.training.flat import flat_convnet, predict
+
+__all__ = ["fitting_logits"]
+
+METHODS: dict[str, ModuleType] = {"ts": ts, "mts": mts}
+
+
+def fitting_logits(row: Row, wanted: list[Fitting]) -> dict[str, torch.Tensor]:
+    """`(repeats, M, K)` logits by `Fitting.key`, and `(repeats, M)` labels under `<key>.labels`."""
+    data, _ = load_set(row.distilled, row.prepared)
+    network = flat_convnet(row.network, data, row.device)
+    weights = load_file(row.weights)
+    tensors = {}
+    for fitting in wanted:
+        fitting_images = METHODS[fitting.method].fitting_images
+        logits = []
+        labels = []
+        for repeat, theta in enumerate(weights[NETWORKS[fitting.method]]):
+            images, own_labels = fitting_images(data, fitting.share, fitting.ratio, row.seed, repeat)
+            logits.append(predict(network, theta.to(row.device), images.to(row.device)).cpu())
+            labels.append(own_labels)
+        tensors[fitting.key] = torch.stack(logits)
+        tensors[f"{fitting.key}.labels"] = torch.stack(labels)
+    return tensors
