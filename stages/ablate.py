@@ -1,83 +1,154 @@
-"""ablate: ECE of MTS at every mask ratio, share, starting value and number of steps -> one JSON file.
+"""ablate: ECE of MTS at other mask ratios, shares of images, starting values and steps -> one file a row.
 
-    python -m stages.ablate <row>
+    python -m stages.ablate [<row> ...]
 
-For Figures 8 and 9 and the table of starting values. Nothing here is a row's result: what does best on the test images
-was chosen on them, and is shown as that.
+For Figures 8 and 9 and the table of starting values. Nothing here is a result of a row: the settings that do
+best on the test images were chosen on them, and are shown as such.
 """
 
-from pathlib import Path
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file
 
 from stages.calibrators.early_stopped import lbfgs_path, within
-from stages.calibrators.optimum import optimum
-from stages.calibrators.settings import CalibrateSettings, SweepSettings, key_of
+from stages.calibrators.fitting import Fitting
+from stages.calibrators.optimum import Fit, optimum
+from stages.machine.cores import on_all_cores
 from stages.metrics.ece import ece
 from stages.metrics.scores import log_softmax
-from stages.shared.errors import run_stage
-from stages.shared.files import write_json
-from stages.shared.settings import find, param, parse
+from stages.runtime.errors import run_stage
+from stages.runtime.files import write_json
+from stages.runtime.reuse import code_version, fingerprint, read_json
+from stages.settings.ablate import AblateSettings
+from stages.settings.calibrate import CalibrateKeys, CalibrateSettings
+from stages.settings.project import param
+from stages.settings.rows import Row, finished_rows
+from stages.settings.section import parse
 
-__all__ = ["ablate"]
+__all__ = ["Tried", "ablate"]
 
 
-def ablate(settings: CalibrateSettings, sweep: SweepSettings, bins: int, own: float, fitting: dict[str, np.ndarray], test: np.ndarray, labels: np.ndarray, file: Path) -> None:
-    """Write `{"ratio": own, "raw": [ECE], "fixed": [ECE], "fits": [{"ratio", "share", "start", "steps", "temperature", "bound_hit", "ece"}, ...]}` to `file`.
+class Tried(NamedTuple):
+    """All settings that MTS is tried at."""
 
-    Its last three are lists, one entry a repeat, as `raw` (T = 1) and `fixed` (T = `settings.start`) are; `start` and `steps` are null for the exact optimum. Other shares than
-    `settings.share` are tried at the row's own ratio, from `settings.start`.
+    calibrate: CalibrateSettings  # of the row's own result
+    ablate: AblateSettings
+    bins: int  # of ECE
+
+
+class TestLogits(NamedTuple):
+    logits: np.ndarray  # (repeats, N, K)
+    labels: np.ndarray  # (N,)
+    bins: int
+
+
+def errors(temperatures: list[float], test: TestLogits) -> list[float]:
+    """The ECE of each repeat at its temperature."""
+    values = []
+    for z, temperature in zip(test.logits, temperatures):
+        values.append(ece(np.exp(log_softmax(z / temperature)), test.labels, test.bins))
+    return values
+
+
+def fit_entry(
+    fitting: Fitting, start_and_steps: tuple[float | None, int | None], fits: list[Fit], test: TestLogits
+) -> dict:
+    """One entry of the result: the temperatures of all repeats, and their ECE on the test images."""
+    start, steps = start_and_steps
+    temperatures = [fit.temperature for fit in fits]
+    return {
+        "ratio": fitting.ratio,
+        "share": fitting.share,
+        "start": start,
+        "steps": steps,
+        "temperature": temperatures,
+        "bound_hit": [fit.bound_hit for fit in fits],
+        "ece": errors(temperatures, test),
+    }
+
+
+def fittings_of(tried: Tried, own_ratio: float) -> list[Fitting]:
+    """MTS at every mask ratio on its own share of images, then on other shares at the row's mask ratio."""
+    own_share = tried.calibrate.share
+    ratios = sorted({own_ratio, *tried.ablate.ratios})
+    other_shares = sorted({*tried.ablate.shares} - {own_share})
+    over_ratios = [Fitting("mts", ratio, own_share) for ratio in ratios]
+    over_shares = [Fitting("mts", own_ratio, share) for share in other_shares]
+    return over_ratios + over_shares
+
+
+def entries_of(
+    fitting: Fitting, images: list[tuple[np.ndarray, np.ndarray]], tried: Tried, test: TestLogits
+) -> list[dict]:
+    """One entry for the exact optimum, and one for every start and number of LBFGS steps.
+
+    Shares other than the row's own are tried from its own start, with its own number of steps.
 
     Args:
-        own: the row's mask ratio.
-        fitting: `(repeats, M, K)` logits and `(repeats, M)` labels of the fitting images, by `key_of`.
-        test: `(repeats, N, K)` logits of the networks on the test images.
-        labels: `(N,)`.
+        images: `(M, K)` logits and `(M,)` labels of the fitting images, one pair a repeat.
     """
-
-    def errors(temperatures: list[float]) -> list[float]:
-        return [ece(np.exp(log_softmax(z / temperature)), labels, bins) for z, temperature in zip(test, temperatures)]
-
-    def fits(ratio: float, share: float, starts: list[float], steps: list[int]) -> list[dict]:
-        each = list(zip(fitting[key_of("mts", ratio, share)], fitting[key_of("mts", ratio, share) + ".labels"]))
-        found = [(None, None, [optimum(*one, settings.bounds) for one in each])]
-        for start in starts:
-            paths = [lbfgs_path(*one, start, settings.lr, max(steps)) for one in each]
-            found += [(start, count, [within(path[min(count, len(path) - 1)], settings.bounds) for path in paths]) for count in steps]
-        return [
-            {
-                "ratio": ratio,
-                "share": share,
-                "start": start,
-                "steps": count,
-                "temperature": [fit.temperature for fit in some],
-                "bound_hit": [fit.bound_hit for fit in some],
-                "ece": errors([fit.temperature for fit in some]),
-            }
-            for start, count, some in found
-        ]
-
-    ratios, shares = sorted({own, *sweep.ratios}), sorted({*sweep.shares} - {settings.share})
-    starts, steps = sorted({settings.start, *sweep.starts}), sorted({settings.max_iter, *sweep.steps})
-    everything = [fit for ratio in ratios for fit in fits(ratio, settings.share, starts, steps)]
-    everything += [fit for share in shares for fit in fits(own, share, [settings.start], [settings.max_iter])]
-    unfitted = {"raw": errors([1.0] * len(test)), "fixed": errors([settings.start] * len(test))}
-    write_json(file, {"ratio": own, "share": settings.share, "start": settings.start, "steps": settings.max_iter, **unfitted, "fits": everything})
+    settings = tried.calibrate
+    starts, steps = [settings.start], [settings.max_iter]
+    if fitting.share == settings.share:
+        starts = sorted({settings.start, *tried.ablate.starts})
+        steps = sorted({settings.max_iter, *tried.ablate.steps})
+    exact = [optimum(z, labels, settings.bounds) for z, labels in images]
+    entries = [fit_entry(fitting, (None, None), exact, test)]
+    for start in starts:
+        paths = [lbfgs_path(z, labels, start, settings.lr, max(steps)) for z, labels in images]
+        for count in steps:
+            temperatures = [path[min(count, len(path) - 1)] for path in paths]
+            fits = [within(temperature, settings.bounds) for temperature in temperatures]
+            entries.append(fit_entry(fitting, (start, count), fits, test))
+    return entries
 
 
-def main(name: str) -> None:
-    test = load_file(Path("data/train") / name / "logits.safetensors")
-    ablate(
+def ablate(tried: Tried, row: Row) -> None:
+    """Write `{"ratio", "share", "start", "steps", "raw", "fixed", "fits": [...]}` to `row.ablation`.
+
+    The first four are the row's own settings. `raw` (T = 1) and `fixed` (T = `start`) are lists of ECEs, one
+    a repeat. Each of the `fits` has `ratio`, `share`, `start` and `steps` (null for the exact optimum), and
+    lists `temperature`, `bound_hit` and `ece`.
+    """
+    own_ratio = row.keys(CalibrateKeys).mask_ratio
+    logits = load_file(row.logits)
+    test = TestLogits(logits["cross_entropy"], logits["labels"], tried.bins)
+    fitting_logits = load_file(row.fitting_logits)
+    images = {}
+    for fitting in fittings_of(tried, own_ratio):
+        images[fitting] = (fitting_logits[fitting.key], fitting_logits[f"{fitting.key}.labels"])
+    hashes = [fingerprint(*pair) for pair in images.values()]
+    settings = [tried.calibrate.model_dump(), tried.ablate.model_dump(), tried.bins, own_ratio]
+    made_from = fingerprint(test.logits, test.labels, hashes, settings, code_version("ablate"))
+    if read_json(row.ablation).get("made_from") == made_from:
+        return
+    start = tried.calibrate.start
+    fits = []
+    for fitting, (z, labels) in images.items():
+        fits += entries_of(fitting, list(zip(z, labels)), tried, test)
+    result = {
+        "ratio": own_ratio,
+        "share": tried.calibrate.share,
+        "start": start,
+        "steps": tried.calibrate.max_iter,
+        "raw": errors([1.0] * len(test.logits), test),
+        "fixed": errors([start] * len(test.logits), test),
+        "fits": fits,
+        "made_from": made_from,
+    }
+    write_json(row.ablation, result)
+
+
+def main(*names: str) -> None:
+    tried = Tried(
         parse(CalibrateSettings, param("calibrate"), "params.yaml: calibrate"),
-        parse(SweepSettings, param("sweep"), "params.yaml: sweep"),
-        param("evaluate")["bins"],
-        find("runs", name)[0]["mask_ratio"],
-        load_file(Path("data/masked") / f"{name}.safetensors"),
-        test["cross_entropy"],
-        test["labels"],
-        Path("data/ablate") / f"{name}.json",
+        parse(AblateSettings, param("ablate"), "params.yaml: ablate"),
+        param("evaluate.bins"),
     )
+    rows = finished_rows(names, needs="fitting_logits", makes="ablation")
+    on_all_cores(partial(ablate, tried), rows)
 
 
 if __name__ == "__main__":

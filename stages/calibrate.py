@@ -1,86 +1,83 @@
-"""calibrate: temperatures of a row's networks, fitted on its distilled images -> one JSON file.
+"""calibrate: temperatures of every row's networks, fitted on its distilled images -> one file a row.
 
-    python -m stages.calibrate <row>
+    python -m stages.calibrate [<row> ...]
 
-Every method is fitted twice: early-stopped as in the paper, and converged. No test image and no test label is read here.
+Every method is fitted twice: early-stopped as in the paper, and converged. No test image and no test label is
+read here.
 """
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from safetensors.numpy import load_file
 
 from stages.calibrators.early_stopped import early_stopped
-from stages.calibrators.optimum import optimum
-from stages.calibrators.settings import NETWORKS, CalibrateSettings, key_of
-from stages.shared.errors import run_stage
-from stages.shared.files import write_json
-from stages.shared.settings import Ratio, Section, find, param, parse, pick
+from stages.calibrators.fitting import NETWORKS, Fitting
+from stages.calibrators.optimum import Fit, optimum
+from stages.machine.cores import on_all_cores
+from stages.runtime.errors import run_stage
+from stages.runtime.files import write_json
+from stages.runtime.reuse import code_version, fingerprint, read_json
+from stages.settings.calibrate import CalibrateKeys, CalibrateSettings
+from stages.settings.project import param
+from stages.settings.rows import Row, finished_rows
+from stages.settings.section import parse
 
-__all__ = ["CalibrateRow", "by_method", "calibrate", "wanted"]
+__all__ = ["calibrate", "temperatures_of"]
 
 
-class CalibrateRow(Section):
-    """The key of `runs.<row>` that MTS takes."""
-
-    mask_ratio: Ratio
-
-
-def calibrate(settings: CalibrateSettings, mask_ratio: float, logits: dict[str, np.ndarray], file: Path) -> None:
-    """Write the temperatures of every method and repeat to `file`.
-
-    `{method: {"networks": group, "early_stopped" | "converged": {"temperature": [...], "bound_hit": [...]}}}`, one
-    entry a repeat; a method that does not exist for the row (TS at one image a class) is absent.
+def temperatures_of(logits: np.ndarray, labels: np.ndarray, settings: CalibrateSettings) -> dict:
+    """`{"early_stopped" | "converged": {"temperature": [...], "bound_hit": [...]}}`, one entry a repeat.
 
     Args:
-        logits: of the fitting images by method, `(repeats, M, K)`, and their labels `(repeats, M)` as `<method>.labels`.
+        logits: `(repeats, M, K)`, of the fitting images.
+        labels: `(repeats, M)`.
     """
-    result = {"mask_ratio": mask_ratio, "start": settings.start, "methods": {}}
-    for name, group in NETWORKS.items():
-        if name in logits:
-            each = list(zip(logits[name], logits[f"{name}.labels"]))
-            fits = {
-                "early_stopped": [early_stopped(z, labels, settings) for z, labels in each],
-                "converged": [optimum(z, labels, settings.bounds) for z, labels in each],
-            }
-            result["methods"][name] = {"networks": group} | {
-                how: {"temperature": [fit.temperature for fit in some], "bound_hit": [fit.bound_hit for fit in some]} for how, some in fits.items()
-            }
-    write_json(file, result)
+    early = [early_stopped(z, y, settings) for z, y in zip(logits, labels)]
+    exact = [optimum(z, y, settings.bounds) for z, y in zip(logits, labels)]
+    return {"early_stopped": _as_lists(early), "converged": _as_lists(exact)}
 
 
-def wanted(settings: CalibrateSettings, holdout: float, mask_ratio: float) -> dict[str, tuple[str, float, float]]:
-    """What each method is fitted on: method, mask ratio and share of the images, as `key_of` takes them."""
-    return {"ts": ("ts", 0.0, holdout), "mts": ("mts", mask_ratio, settings.share)}
+def _as_lists(fits: list[Fit]) -> dict:
+    return {
+        "temperature": [fit.temperature for fit in fits],
+        "bound_hit": [fit.bound_hit for fit in fits],
+    }
 
 
-def by_method(logits: dict[str, np.ndarray], wanted: dict[str, tuple[str, float, float]]) -> dict[str, np.ndarray]:
-    """Of the logits in `data/masked/<row>.safetensors` those that are wanted, under the methods' names."""
-    names = {method: key_of(*each) for method, each in wanted.items() if key_of(*each) in logits}
-    return {method + end: logits[name + end] for method, name in names.items() for end in ("", ".labels")}
+def calibrate(
+    settings: CalibrateSettings, holdout: float, ratio_for_all_rows: float | None, row: Row
+) -> None:
+    """Write the temperatures of every method and repeat to `row.temperatures`.
+
+    `{"mask_ratio", "start", "methods": {method: {"networks": group, "early_stopped", "converged"}}}`; a
+    method that does not exist for the row (TS at one image a class) is absent.
+
+    Args:
+        holdout: the share of the distilled images that TS kept from training.
+        ratio_for_all_rows: the mask ratio of MTS; None: each row's own.
+    """
+    own_ratio = row.keys(CalibrateKeys).mask_ratio
+    ratio = own_ratio if ratio_for_all_rows is None else ratio_for_all_rows
+    fittings = [Fitting("ts", 0.0, holdout), Fitting("mts", ratio, settings.share)]
+    logits = load_file(row.fitting_logits)
+    fittings = [fitting for fitting in fittings if fitting.key in logits]
+    arrays = {fitting.method: (logits[fitting.key], logits[f"{fitting.key}.labels"]) for fitting in fittings}
+    hashes = {method: fingerprint(*pair) for method, pair in arrays.items()}
+    made_from = fingerprint(hashes, settings.model_dump(), ratio, code_version("calibrate"))
+    if read_json(row.temperatures).get("made_from") == made_from:
+        return
+    methods = {}
+    for method, (z, labels) in arrays.items():
+        methods[method] = {"networks": NETWORKS[method], **temperatures_of(z, labels, settings)}
+    result = {"mask_ratio": ratio, "start": settings.start, "methods": methods, "made_from": made_from}
+    write_json(row.temperatures, result)
 
 
-def main(name: str) -> None:
-    values, suite = find("runs", name)
+def main(*names: str) -> None:
     settings = parse(CalibrateSettings, param("calibrate"), "params.yaml: calibrate")
-    own, for_all_rows = pick(CalibrateRow, values, f"runs.{name}").mask_ratio, param("mask_ratio")
-    ratio = own if for_all_rows is None else for_all_rows
-    each, there = wanted(settings, param("train")["holdout"], ratio), load_file(Path("data/masked") / f"{name}.safetensors")
-    if key_of(*each["mts"]) not in there:
-        there |= masked_now(each["mts"], name, values["dataset"], suite)
-    calibrate(settings, ratio, by_method(there, each), Path("data/calibrate") / f"{name}.json")
-
-
-def masked_now(one: tuple[str, float, float], name: str, dataset: str, suite: dict) -> dict[str, np.ndarray]:
-    """Logits at a mask ratio that is not among `sweep.ratios`: the one case in which this stage runs networks."""
-    from stages.masked import fitting_logits
-    from stages.shared.convnet import NetworkSettings
-    from stages.shared.device import pick_device
-
-    network = parse(NetworkSettings, suite["datasets"][dataset]["network"], f"datasets.{dataset}.network")
-    distilled, weights = Path("data/distill") / name / "set.safetensors", Path("data/train") / name / "weights.safetensors"
-    found = fitting_logits([one], network, Path("data/prepare") / dataset, distilled, weights, param("seed"), pick_device(param("device")))
-    return {key: value.numpy() for key, value in found.items()}
+    rows = finished_rows(names, needs="fitting_logits", makes="temperatures")
+    on_all_cores(partial(calibrate, settings, param("train.holdout"), param("mask_ratio")), rows)
 
 
 if __name__ == "__main__":

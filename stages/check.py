@@ -2,184 +2,265 @@
 
     python -m stages.check
 
-Runs again whenever a setting changes; its output never does, so nothing else re-runs because of it.
+It runs again whenever a setting changes. Its output never changes, so no other stage re-runs because of it.
 """
 
 import importlib
+import re
 from pathlib import Path
 
-from stages.architectures import ArchitecturesSettings
-from stages.buffer import BufferSettings, ImportedBuffer, trajectory_files
-from stages.calibrate import CalibrateRow
-from stages.calibrators.settings import CalibrateSettings, SweepSettings
-from stages.distill import DistillRow
-from stages.evaluate import EvaluateSettings
-from stages.features import FeaturesRow, FeaturesSettings
-from stages.shared.archives import data_root
-from stages.shared.convnet import NetworkSettings
-from stages.shared.device import pick_device
-from stages.shared.errors import UserError, run_stage
-from stages.shared.files import write_text
-from stages.shared.settings import Ratio, Section, known, listed_suites, parse, read_yaml
-from stages.shared.sources import ImageSettings, find_images
-from stages.svd import SvdSettings
-from stages.train import TrainRow, TrainSettings
+from stages.images.archives import data_root
+from stages.images.sources import find_images
+from stages.runtime.errors import UserError, run_stage
+from stages.runtime.files import write_text
+from stages.runtime.trajectory_files import trajectory_files
+from stages.settings.ablate import AblateSettings
+from stages.settings.architectures import ArchitecturesKeys
+from stages.settings.buffer import BufferSettings, ImportedBuffer
+from stages.settings.calibrate import CalibrateKeys, CalibrateSettings
+from stages.settings.distill import DistillKeys
+from stages.settings.evaluate import EvaluateSettings
+from stages.settings.features import FeaturesKeys
+from stages.settings.images import ImageSettings
+from stages.settings.network import NetworkSettings
+from stages.settings.project import listed_suites, read_yaml
+from stages.settings.section import Ratio, Section, known, parse
+from stages.settings.svd import SvdKeys
+from stages.settings.train import TrainKeys, TrainSettings
 
-__all__ = ["Params", "Row", "Suite", "check"]
+__all__ = ["Params", "RowEntry", "Suite", "check"]
+
+# No module here imports torch, which takes seconds.
+
+DEVICES = "auto, cpu, cuda, cuda:<number>, mps"
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 class Params(Section):
     """params.yaml."""
 
-    mask_ratio: Ratio | None  # MTS, for every row; null: each row's own
+    mask_ratio: Ratio | None  # of MTS, for every row; null: each row's own
     seed: int
     train: TrainSettings
     calibrate: CalibrateSettings
-    sweep: SweepSettings
+    ablate: AblateSettings
     evaluate: EvaluateSettings
-    inspect: FeaturesSettings
-    device: str  # execution only, no stage depends on it
-    data_root: str  # likewise
+    device: str  # where to run; no stage depends on it
+    data_root: str  # where copies of the data sets lie; no stage depends on it
 
 
-class Dataset(Section):
-    """`datasets.<name>` of a suite."""
+class Named(Section):
+    """What every entry of a suite says, for dvc.yaml to find it by."""
 
     suite: str
+
+
+class DatasetEntry(Named):
+    """`datasets.<name>` of a suite."""
+
     images: ImageSettings
     network: NetworkSettings
 
 
-class Buffer(BufferSettings):
+class BufferEntry(BufferSettings, Named):
     """`buffers.<name>` of a suite."""
 
-    suite: str
 
-
-class Imported(ImportedBuffer):
+class ImportedBufferEntry(ImportedBuffer, Named):
     """`buffers.<name>` of a suite, where it has `files`."""
 
-    suite: str
+
+class RowEntry(DistillKeys, TrainKeys, CalibrateKeys, Named):
+    """`runs.<name>` of a suite."""
+
+    dataset: str
+    reads: str  # below data/: buffer/<name>, the folder of a set, or `nothing`
 
 
-class Architectures(ArchitecturesSettings):
+class AnalysisEntry(Named):
+    """What entries of a row's analyses say beside their own keys."""
+
+    dataset: str  # the row's, for dvc.yaml
+
+
+class ArchitecturesEntry(ArchitecturesKeys, AnalysisEntry):
     """`architectures.<row>` of a suite."""
 
-    suite: str
 
-
-class Svd(SvdSettings):
+class SvdEntry(SvdKeys, AnalysisEntry):
     """`svd.<row>` of a suite."""
 
-    suite: str
 
-
-class Features(FeaturesRow):
+class FeaturesEntry(FeaturesKeys, AnalysisEntry):
     """`features.<row>` of a suite."""
-
-    suite: str
-
-
-class Row(DistillRow, TrainRow, CalibrateRow):
-    """`runs.<name>` of a suite: one distilled set and what is trained on it, a row of the tables."""
-
-    suite: str
 
 
 class Suite(Section):
-    """suites/<suite>.yaml. Every entry names the suite that it stands in, for dvc.yaml to find it by."""
+    """suites/<suite>.yaml."""
 
-    datasets: dict[str, Dataset]
-    buffers: dict[str, dict]  # each a Buffer, or an Imported
-    runs: dict[str, Row]
-    architectures: dict[str, Architectures]  # by row, as the next two
-    svd: dict[str, Svd]
-    features: dict[str, Features]
+    shared: dict = {}  # YAML anchors that the entries below take keys from
+    datasets: dict[str, DatasetEntry]
+    buffers: dict[str, dict]  # a BufferEntry or an ImportedBufferEntry
+    runs: dict[str, RowEntry]
+    architectures: dict[str, ArchitecturesEntry]
+    svd: dict[str, SvdEntry]
+    features: dict[str, FeaturesEntry]
+
+    def buffer(self, name: str) -> BufferEntry | ImportedBufferEntry:
+        where = f"buffers.{name}"
+        values = self.buffers[name]
+        if "files" in values:
+            return parse(ImportedBufferEntry, values, where)
+        return parse(BufferEntry, values, where)
+
+    def analyses(self) -> dict[str, dict]:
+        return {"architectures": self.architectures, "svd": self.svd, "features": self.features}
 
 
 def check(listed: list[Path]) -> None:
-    """Check params.yaml and every suite; of those that are listed to be built, also the images.
+    """Check params.yaml and every suite; of the suites that are listed to be built, also the images.
 
     Raises:
         UserError: the first mistake found.
     """
     params = parse(Params, read_yaml(Path("params.yaml")), "params.yaml")
-    pick_device(params.device)
+    check_params(params)
+    owners: dict[tuple[str, str], Path] = {}
+    for path in sorted(Path("suites").glob("*.yaml")):
+        suite = parse(Suite, read_yaml(path), str(path))
+        check_names(suite, path, owners)
+        check_buffers(suite, path)
+        for name, row in suite.runs.items():
+            check_row(name, row, suite, f"{path}: runs.{name}")
+        check_analyses(suite, path, params)
+        if path in listed:
+            check_files(suite, path, data_root(params.data_root))
+
+
+def check_params(params: Params) -> None:
+    """What needs more than one key of params.yaml to judge."""
+    if not DEVICE.fullmatch(params.device):
+        raise UserError(f"params.yaml: device: {params.device!r} is unknown; allowed: {DEVICES}")
     for loss in params.train.losses:
         known("params.yaml: train.losses", loss, names_in("losses"))
     if "cross_entropy" not in params.train.losses:
-        raise UserError("params.yaml: train.losses: cross_entropy is missing; Raw, TS and MTS are made from its networks")
+        raise UserError(
+            "params.yaml: train.losses: cross_entropy is missing; Raw, TS and MTS are made from its networks"
+        )
+    start = params.calibrate.start
     low, high = params.calibrate.bounds
-    if not low <= params.calibrate.start <= high:
-        raise UserError(f"params.yaml: calibrate.start: {params.calibrate.start} lies outside calibrate.bounds {[low, high]}")
-    owner = {}
-    for path in sorted(Path("suites").glob("*.yaml")):
-        suite = parse(Suite, read_yaml(path), str(path))
-        buffers = {name: parse(Imported if "files" in values else Buffer, values, f"{path}: buffers.{name}") for name, values in suite.buffers.items()}
-        suite = suite.model_copy(update={"buffers": buffers})
-        for kind in ("datasets", "buffers", "runs", "architectures", "svd", "features"):
-            for name, entry in getattr(suite, kind).items():
-                if (kind, name) in owner:
-                    raise UserError(f"{path}: {kind}.{name} is in {owner[kind, name]} too; names are unique over all suites")
-                owner[kind, name] = path
-                known(f"{path}: {kind}.{name}.suite", entry.suite, [path.stem])
-        check_suite(suite, path, params)
-        if path in listed:
-            check_images(suite, path, data_root(params.data_root))
-            for name, entry in suite.buffers.items():
-                if isinstance(entry, Imported):
-                    trajectory_files(entry, f"{path}: buffers.{name}.files")
+    if not low <= start <= high:
+        raise UserError(f"params.yaml: calibrate.start: {start} lies outside calibrate.bounds {[low, high]}")
 
 
-def check_suite(suite: Suite, path: Path, params: Params) -> None:
-    """What needs more than one key to judge: names that refer to others, and the backbones' own keys."""
-    for name, buffer in suite.buffers.items():
-        known(f"{path}: buffers.{name}.dataset", buffer.dataset, suite.datasets)
-    for name, row in suite.runs.items():
-        where = f"{path}: runs.{name}"
-        if "." in name:
-            raise UserError(f"{where}: a row's name is also a stage's and a file's; allowed: no '.'")
-        known(f"{where}.dataset", row.dataset, suite.datasets)
-        known(f"{where}.backbone", row.backbone, names_in("distillers"))
-        own = parse(importlib.import_module(f"stages.distillers.{row.backbone}").Settings, row.distill, f"{where}.distill")
-        if (row.ipc is None) != (row.backbone == "full"):
-            raise UserError(f"{where}.ipc: {row.ipc} with backbone {row.backbone!r}; allowed: null for full, a number >= 1 for others")
-        if row.reads.startswith("buffer/"):
-            known(f"{where}.reads", row.reads, [f"buffer/{buffer}" for buffer in suite.buffers])
-        if needed := getattr(own, "expert_epochs_read", 0):
-            if not row.reads.startswith("buffer/"):
-                raise UserError(f"{where}.reads: {row.reads!r}, but backbone {row.backbone!r} reads expert trajectories; allowed: buffer/<name>")
-            if needed > (there := suite.buffers[row.reads.removeprefix("buffer/")].epochs):
-                raise UserError(f"{where}.distill: max_start_epoch - 1 + expert_epochs = {needed}, but {row.reads} has {there} epochs; allowed: at most that")
-    for kind in ("architectures", "svd", "features"):
-        for name, entry in getattr(suite, kind).items():
+def check_names(suite: Suite, path: Path, owners: dict[tuple[str, str], Path]) -> None:
+    """Names are unique over all suites, and every entry names the suite that it stands in.
+
+    Args:
+        owners: the suite of each (kind, name) so far; those of this suite are added.
+    """
+    buffers = {name: suite.buffer(name) for name in suite.buffers}
+    kinds: dict[str, dict] = {"datasets": suite.datasets, "buffers": buffers, "runs": suite.runs}
+    kinds |= suite.analyses()
+    for kind, entries in kinds.items():
+        for name, entry in entries.items():
+            if (kind, name) in owners:
+                other = owners[kind, name]
+                raise UserError(f"{path}: {kind}.{name} is in {other} too; names are unique over all suites")
+            owners[kind, name] = path
+            known(f"{path}: {kind}.{name}.suite", entry.suite, [path.stem])
+
+
+def check_buffers(suite: Suite, path: Path) -> None:
+    for name in suite.buffers:
+        known(f"{path}: buffers.{name}.dataset", suite.buffer(name).dataset, suite.datasets)
+
+
+def check_row(name: str, row: RowEntry, suite: Suite, where: str) -> None:
+    """The names that a row refers to, and the keys of its backbone."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise UserError(
+            f"{where}: a row's name is also a stage's and a file's; allowed: letters, digits, '-' and '_'"
+        )
+    known(f"{where}.dataset", row.dataset, suite.datasets)
+    known(f"{where}.backbone", row.backbone, names_in("backbones"))
+    backbone = importlib.import_module(f"stages.backbones.{row.backbone}")
+    own_keys = parse(backbone.Settings, row.distill, f"{where}.distill")
+    if (row.ipc is None) != (row.backbone == "full"):
+        raise UserError(
+            f"{where}.ipc: {row.ipc} with backbone {row.backbone!r}; "
+            "allowed: null for full, a number >= 1 for others"
+        )
+    reads_buffer = row.reads.startswith("buffer/")
+    if reads_buffer:
+        known(f"{where}.reads", row.reads, [f"buffer/{buffer}" for buffer in suite.buffers])
+    epochs_read = getattr(own_keys, "expert_epochs_read", 0)
+    if epochs_read and not reads_buffer:
+        raise UserError(
+            f"{where}.reads: {row.reads!r}, but backbone {row.backbone!r} reads expert trajectories; "
+            "allowed: buffer/<name>"
+        )
+    if epochs_read:
+        epochs = suite.buffer(row.reads.removeprefix("buffer/")).epochs
+        if epochs_read > epochs:
+            raise UserError(
+                f"{where}.distill: max_start_epoch - 1 + expert_epochs = {epochs_read}, "
+                f"but {row.reads} has {epochs} epochs; allowed: at most that"
+            )
+
+
+def check_analyses(suite: Suite, path: Path, params: Params) -> None:
+    """The names that `architectures`, `svd` and `features` refer to."""
+    for kind, entries in suite.analyses().items():
+        for name, entry in entries.items():
             known(f"{path}: {kind}", name, suite.runs)
             known(f"{path}: {kind}.{name}.dataset", entry.dataset, [suite.runs[name].dataset])
-    for name, entry in suite.features.items():
-        known(f"{path}: features.{name}.outside", entry.outside, suite.datasets)
-        for loss in entry.losses:
+    for name, features in suite.features.items():
+        known(f"{path}: features.{name}.outside", features.outside, suite.datasets)
+        for loss in features.losses:
             known(f"{path}: features.{name}.losses", loss, params.train.losses)
-        if "cross_entropy" not in entry.losses:
-            raise UserError(f"{path}: features.{name}.losses: {entry.losses} without cross_entropy; Figures 4 and 6 are of its networks")
-    for name, entry in suite.architectures.items():
-        for network in entry.networks:
+        if "cross_entropy" not in features.losses:
+            raise UserError(
+                f"{path}: features.{name}.losses: {features.losses} without cross_entropy; "
+                "Figures 4 and 6 are of its networks"
+            )
+    for name, architectures in suite.architectures.items():
+        for network in architectures.networks:
             known(f"{path}: architectures.{name}.networks", network, names_in("networks"))
 
 
-def check_images(suite: Suite, path: Path, root: Path) -> None:
-    """That the images are there, and enough of them; of a data set that `prepare` will fetch, nothing is known yet."""
-    found = {name: find_images(dataset.images, f"{path}: datasets.{name}.images", root) for name, dataset in suite.datasets.items()}
-    smallest = {name: min(source.counts) for name, source in found.items() if source}
+def check_files(suite: Suite, path: Path, root: Path) -> None:
+    """The images, expert trajectories and sets that have to be there, and enough images in every class.
+
+    Of a data set that `prepare` will fetch, nothing is known yet.
+    """
+    smallest_class = {}
+    for name, dataset in suite.datasets.items():
+        source = find_images(dataset.images, f"{path}: datasets.{name}.images", root)
+        if source:
+            smallest_class[name] = min(source.counts)
+    for name in suite.buffers:
+        buffer = suite.buffer(name)
+        if isinstance(buffer, ImportedBufferEntry):
+            trajectory_files(buffer, f"{path}: buffers.{name}.files")
     for name, row in suite.runs.items():
-        if row.backbone == "file" and not (Path("data") / row.reads).is_dir():
-            raise UserError(f"{path}: runs.{name}.reads: {row.reads!r}, but there is no folder {Path('data') / row.reads}; allowed: one below data/")
-        if row.ipc is not None and row.ipc > smallest.get(row.dataset, row.ipc):
-            raise UserError(f"{path}: runs.{name}.ipc: {row.ipc} is above the smallest class of {row.dataset}; allowed: 1 to {smallest[row.dataset]}")
+        where = f"{path}: runs.{name}"
+        folder = Path("data") / row.reads
+        if row.backbone == "file" and not folder.is_dir():
+            raise UserError(
+                f"{where}.reads: {row.reads!r}, but there is no folder {folder}; allowed: one below data/"
+            )
+        most = smallest_class.get(row.dataset)
+        if row.ipc is not None and most is not None and row.ipc > most:
+            raise UserError(
+                f"{where}.ipc: {row.ipc} is above the smallest class of {row.dataset}; allowed: 1 to {most}"
+            )
 
 
-def names_in(folder: str) -> list[str]:
-    """The methods of a folder: its files."""
-    return sorted(file.stem for file in (Path(__file__).parent / folder).glob("*.py") if file.stem != "__init__")
+def names_in(room: str) -> list[str]:
+    """The methods of a room: its files."""
+    folder = Path(__file__).parent / room
+    return sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
 
 
 def main() -> None:

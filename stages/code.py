@@ -1,10 +1,10 @@
-"""code: for every stage a list of the modules that it imports, directly or not, with their hashes -> data/code/.
+"""code: for every stage the modules that it imports, directly or not, with their hashes -> data/code/.
 
     python -m stages.code
 
-What a stage depends on in dvc.yaml in place of the modules themselves: an edit re-runs the stages that import the edited
-module, and no others. One file instead of twenty for each of its lines also keeps dvc.lock short, which DVC reads and
-writes anew for every stage (with 11,000 lines that took two seconds each).
+A stage in dvc.yaml depends on its list in place of the modules, so an edit re-runs the stages that import the
+edited module, and no others. One dependency instead of twenty for each stage keeps dvc.lock short, which DVC
+reads and writes after every stage.
 """
 
 import ast
@@ -12,56 +12,66 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from stages.shared.errors import run_stage
-from stages.shared.files import write_json
+from stages.runtime.errors import run_stage
+from stages.runtime.files import write_json
 
 __all__ = ["closure", "lists"]
 
-FOUND_BY_NAME = {"train": "losses", "architectures": "networks"}  # stages that take any module of a folder
-ONE_OF = {"distill": "distillers"}  # and one of a folder, which the row names
+# These stages find modules by name: the first two may take every module of a room, `distill` takes the row's
+# backbone.
+ROOMS = {"train": "losses", "architectures": "networks"}
+BACKBONES = "backbones"
 
 
 def lists(root: Path) -> dict[str, dict[str, str]]:
-    """Module -> MD5 for every stage, by `<stage>`, or `<stage>/<method>` for one that takes one method of a folder."""
-    found = {}
-    for file in sorted((root / "stages").glob("*.py")):
-        stage, more = file.stem, methods(root, FOUND_BY_NAME.get(file.stem))
-        if stage in ONE_OF:
-            found |= {f"{stage}/{Path(one).stem}": hashes(root, closure(root, {f"stages/{stage}.py", one})) for one in methods(root, ONE_OF[stage])}
-        elif stage != "__init__":
-            found[stage] = hashes(root, closure(root, {f"stages/{stage}.py", *more}))
-    return found
+    """MD5 by module for every stage, and for every backbone under `distill/<backbone>`."""
+    hashes_by_stage = {}
+    for file in modules_in(root / "stages"):
+        stage = file.stem
+        if stage == "distill":
+            for backbone in modules_in(root / "stages" / BACKBONES):
+                hashes_by_stage[f"distill/{backbone.stem}"] = hashes(root, closure(root, [file, backbone]))
+        else:
+            found_by_name = modules_in(root / "stages" / ROOMS[stage]) if stage in ROOMS else []
+            hashes_by_stage[stage] = hashes(root, closure(root, [file, *found_by_name]))
+    return hashes_by_stage
 
 
-def methods(root: Path, folder: str | None) -> list[str]:
-    """The modules of a folder of stages/."""
-    return [str(file.relative_to(root)) for file in sorted((root / "stages" / folder).glob("*.py")) if file.stem != "__init__"] if folder else []
+def modules_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*.py") if file.stem != "__init__")
 
 
-def closure(root: Path, modules: set[str]) -> set[str]:
-    """The modules with all that they import of this project, inside functions too."""
-    known = set()
-    while modules:
-        known |= modules
-        modules = set().union(*(imports(root, module) for module in modules)) - known
+def closure(root: Path, modules: list[Path]) -> set[Path]:
+    """The modules and all modules of this project that they import, also inside functions."""
+    known: set[Path] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in known:
+            known.add(module)
+            waiting += imports(root, module)
     return known
 
 
 @cache
-def imports(root: Path, module: str) -> frozenset[str]:
-    """What one module imports itself of this project."""
+def imports(root: Path, module: Path) -> frozenset[Path]:
+    """The modules of this project that one module names in its imports."""
     names = set()
-    for node in ast.walk(ast.parse((root / module).read_text())):
+    for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    files = {name.replace(".", "/") + ".py" for name in names if name.startswith("stages.")}
-    return frozenset(file for file in files if (root / file).exists())
+    files = [root / (name.replace(".", "/") + ".py") for name in names if name.startswith("stages.")]
+    return frozenset(file for file in files if file.exists())
 
 
-def hashes(root: Path, modules: set[str]) -> dict[str, str]:
-    return {module: hashlib.md5((root / module).read_bytes()).hexdigest() for module in sorted(modules)}
+def hashes(root: Path, modules: set[Path]) -> dict[str, str]:
+    """MD5 of each module, by its path below the root."""
+    return {
+        str(file.relative_to(root)): hashlib.md5(file.read_bytes()).hexdigest() for file in sorted(modules)
+    }
 
 
 def main() -> None:

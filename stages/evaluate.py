@@ -1,86 +1,114 @@
-"""evaluate: test logits and temperatures of a row -> accuracy and calibration of every method, repeat by repeat.
+"""evaluate: test logits and temperatures of every row -> accuracy and calibration of every method.
 
-    python -m stages.evaluate <row>
+    python -m stages.evaluate [<row> ...]
+
+Temperatures were fitted without test images; here they are judged on them.
 """
 
-import json
-from pathlib import Path
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file
 
 from stages.calibrators.optimum import optimum
+from stages.machine.cores import on_all_cores
 from stages.metrics.adaptive_ece import adaptive_ece
 from stages.metrics.bootstrap import ece_resampled, interval, smooth_ece_resampled, weights
 from stages.metrics.classwise_ece import classwise_ece
 from stages.metrics.ece import ece, reliability
 from stages.metrics.scores import log_softmax, scores
 from stages.metrics.smooth_ece import smooth_ece
-from stages.shared.errors import run_stage
-from stages.shared.files import write_json
-from stages.shared.settings import Count, Section, find, param, parse
+from stages.runtime.errors import run_stage
+from stages.runtime.files import write_json
+from stages.runtime.reuse import code_version, fingerprint, read_json
+from stages.settings.evaluate import EvaluateSettings
+from stages.settings.project import param
+from stages.settings.rows import Row, finished_rows
+from stages.settings.section import parse
 
-__all__ = ["EvaluateSettings", "evaluate"]
-
-
-class EvaluateSettings(Section):
-    """`evaluate` of params.yaml."""
-
-    bins: Count
-    resamples: Count  # of the test images, for the intervals
+__all__ = ["Method", "evaluate", "methods_of"]
 
 
-def methods(logits: dict[str, np.ndarray], labels: np.ndarray, fitted: dict, bounds: tuple[float, float]) -> dict[str, tuple[str, list[float], list[bool]]]:
-    """Method -> the group of networks it uses, its temperature and whether that is a bound, repeat by repeat.
+class Method(NamedTuple):
+    """A way to probabilities: logits of some networks, divided by a temperature each."""
 
-    Beyond the paper's columns: `*_converged`, the exact minimiser on the same images; `fixed`, the LBFGS runs' starting
-    value and no fit at all; `oracle`, the one method that sees test labels, the best that one temperature can do in NLL.
+    networks: str  # the group of networks
+    temperatures: list[float]  # one a repeat
+    bound_hits: list[bool]  # whether the fit ended on a bound
+
+
+def methods_of(
+    logits: dict[str, np.ndarray], fitted: dict, labels: np.ndarray, bounds: list[float]
+) -> dict[str, Method]:
+    """The methods of the paper by name, and four more.
+
+    `ts_converged` and `mts_converged` are the exact minimisers on the same images. `fixed` is the first
+    temperature of the LBFGS runs, and fits nothing. `oracle` is the only method that sees test labels: the
+    best NLL that one temperature can reach.
+
+    Args:
+        logits: `(repeats, N, K)` of each group of networks.
+        fitted: what `calibrate` has written.
+        labels: `(N,)`.
     """
     repeats = len(logits["cross_entropy"])
-    plain = [False] * repeats
-    found = {"raw": ("cross_entropy", [1.0] * repeats, plain)}
+    not_fitted = [False] * repeats
+    methods = {"raw": Method("cross_entropy", [1.0] * repeats, not_fitted)}
     for group in logits:
         if group not in ("cross_entropy", "holdout"):
-            found[group] = (group, [1.0] * repeats, plain)
-    for name, fit in fitted["methods"].items():
-        found[name] = (fit["networks"], *fit["early_stopped"].values())
-        found[f"{name}_converged"] = (fit["networks"], *fit["converged"].values())
-    found["fixed"] = ("cross_entropy", [fitted["start"]] * repeats, plain)
+            methods[group] = Method(group, [1.0] * repeats, not_fitted)
+    for name, fits in fitted["methods"].items():
+        early, exact = fits["early_stopped"], fits["converged"]
+        methods[name] = Method(fits["networks"], early["temperature"], early["bound_hit"])
+        methods[f"{name}_converged"] = Method(fits["networks"], exact["temperature"], exact["bound_hit"])
+    methods["fixed"] = Method("cross_entropy", [fitted["start"]] * repeats, not_fitted)
     best = [optimum(z, labels, bounds) for z in logits["cross_entropy"]]
-    found["oracle"] = ("cross_entropy", [fit.temperature for fit in best], [fit.bound_hit for fit in best])
-    return found
+    methods["oracle"] = Method(
+        "cross_entropy", [fit.temperature for fit in best], [fit.bound_hit for fit in best]
+    )
+    return methods
 
 
-def evaluate(settings: EvaluateSettings, bounds: tuple[float, float], name: str, logits_file: Path, temperatures: Path, file: Path, metrics: Path) -> None:
-    """Write all numbers to `file` and their means in percent to `metrics`, which `dvc metrics` reads.
+class TestImages(NamedTuple):
+    """What every method of a row is measured on."""
 
-    Of each method: `scores` and `further`, one number a repeat; the pooled networks' reliability diagram; and 95 %
-    bootstrap intervals over test images of the mean over repeats, of `ece`, `smooth_ece` and the ECE's difference to Raw's.
-    """
-    logits = load_file(logits_file)
-    labels = logits.pop("labels")
-    fitted = json.loads(temperatures.read_text())
-    draws = weights(len(labels), settings.resamples, 0)
-    result, resampled = {}, {}
-    for method, (group, temperature, bound_hit) in methods(logits, labels, fitted, bounds).items():
-        log_p = [log_softmax(z / t) for z, t in zip(logits[group], temperature)]
-        each = [scores(one, labels, settings.bins) | further(one, labels) | {"temperature": t} for one, t in zip(log_p, temperature)]
-        tops = [(np.exp(one.max(1)), one.argmax(1) == labels) for one in log_p]
-        resampled[method] = np.mean([ece_resampled(*top, draws, settings.bins) for top in tops], 0)
-        pooled = np.exp(np.concatenate(log_p))
-        result[method] = {key: [one[key] for one in each] for key in each[0]} | {
-            "bound_hit": bound_hit,
-            "interval": {"ece": interval(resampled[method]), "smooth_ece": interval(np.mean([smooth_ece_resampled(*top, draws) for top in tops], 0))},
-            "difference_to_raw": interval(resampled[method] - resampled["raw"]),
-            "reliability": {key: value.tolist() for key, value in reliability(pooled, np.tile(labels, len(each)), settings.bins).items()},
-        }
-    write_json(file, {"row": name, "mask_ratio": fitted["mask_ratio"], "test_images": len(labels), "methods": result})
-    percent = {f"ece_{method}": 100 * float(np.mean(values["ece"])) for method, values in result.items()}
-    accuracies = {"accuracy": 100 * float(np.mean(result["raw"]["accuracy"]))}
-    write_json(metrics, {key: round(value, 3) for key, value in (accuracies | percent).items()})
+    labels: np.ndarray  # (N,)
+    resamples: np.ndarray  # (R, N): how often each image is in each resample
+    bins: int
 
 
-def further(log_p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+class Confidence(NamedTuple):
+    """One network's top class."""
+
+    confidence: np.ndarray  # (N,)
+    right: np.ndarray  # (N,) bool
+
+
+def top_class(log_p: np.ndarray, labels: np.ndarray) -> Confidence:
+    return Confidence(np.exp(log_p.max(1)), log_p.argmax(1) == labels)
+
+
+def log_probabilities(method: Method, logits: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """`(N, K)` of each repeat."""
+    return [log_softmax(z / t) for z, t in zip(logits[method.networks], method.temperatures)]
+
+
+def resampled_ece(log_p: list[np.ndarray], images: TestImages) -> np.ndarray:
+    """The mean over repeats of the ECE, in each resample of the test images: `(R,)`."""
+    each_repeat = [
+        ece_resampled(*top_class(one, images.labels), images.resamples, images.bins) for one in log_p
+    ]
+    return np.mean(each_repeat, 0)
+
+
+def resampled_smooth_ece(log_p: list[np.ndarray], images: TestImages) -> np.ndarray:
+    """Likewise of the smooth ECE."""
+    each_repeat = [smooth_ece_resampled(*top_class(one, images.labels), images.resamples) for one in log_p]
+    return np.mean(each_repeat, 0)
+
+
+def further_scores(log_p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Calibration errors beside the paper's, of `(N, K)` log-probabilities; shares in [0, 1]."""
     p = np.exp(log_p)
     return {
@@ -91,17 +119,83 @@ def further(log_p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def main(name: str) -> None:
-    find("runs", name)
-    evaluate(
-        parse(EvaluateSettings, param("evaluate"), "params.yaml: evaluate"),
-        param("calibrate")["bounds"],
-        name,
-        Path("data/train") / name / "logits.safetensors",
-        Path("data/calibrate") / f"{name}.json",
-        Path("data/evaluate") / f"{name}.json",
-        Path("reports/metrics") / f"{name}.json",
-    )
+def measured(method: Method, logits: dict[str, np.ndarray], images: TestImages, raw_ece: np.ndarray) -> dict:
+    """Every score of a method by repeat, the reliability diagram of all its networks, and 95 % intervals.
+
+    The intervals are of the mean over repeats, over resamples of the test images.
+
+    Args:
+        raw_ece: `(R,)`, the resampled ECE of Raw.
+    """
+    log_p = log_probabilities(method, logits)
+    result: dict = {}
+    for repeat, one in enumerate(log_p):
+        numbers = scores(one, images.labels, images.bins) | further_scores(one, images.labels)
+        numbers["temperature"] = method.temperatures[repeat]
+        for key, value in numbers.items():
+            result.setdefault(key, []).append(value)
+    resampled = resampled_ece(log_p, images)
+    pooled = np.exp(np.concatenate(log_p))
+    diagram = reliability(pooled, np.tile(images.labels, len(log_p)), images.bins)
+    return result | {
+        "bound_hit": method.bound_hits,
+        "interval": {
+            "ece": interval(resampled),
+            "smooth_ece": interval(resampled_smooth_ece(log_p, images)),
+        },
+        "difference_to_raw": interval(resampled - raw_ece),
+        "reliability": {key: values.tolist() for key, values in diagram.items()},
+    }
+
+
+def evaluate(settings: EvaluateSettings, bounds: list[float], row: Row) -> None:
+    """Write all numbers to `row.results`, and means in percent to `row.metrics` for `dvc metrics`.
+
+    A method's former numbers are kept where its logits, temperatures and the code are the same.
+    """
+    logits = load_file(row.logits)
+    labels = logits.pop("labels")
+    fitted = read_json(row.temperatures)
+    methods = methods_of(logits, fitted, labels, bounds)
+    common = fingerprint(labels, settings.model_dump(), code_version("evaluate"))
+    hashes = {group: fingerprint(values) for group, values in logits.items()}
+    former = read_json(row.results).get("methods", {})
+    made_from = {}
+    for name, method in methods.items():
+        compared = hashes["cross_entropy"]  # every method's difference to Raw depends on Raw's logits
+        made_from[name] = fingerprint(common, compared, hashes[method.networks], method)
+    changed = [name for name in methods if former.get(name, {}).get("made_from") != made_from[name]]
+    if changed:
+        images = TestImages(labels, weights(len(labels), settings.resamples, 0), settings.bins)
+        raw_ece = resampled_ece(log_probabilities(methods["raw"], logits), images)
+    results = {}
+    for name, method in methods.items():
+        if name in changed:
+            results[name] = measured(method, logits, images, raw_ece) | {"made_from": made_from[name]}
+        else:
+            results[name] = former[name]
+    whole = {
+        "row": row.name,
+        "mask_ratio": fitted["mask_ratio"],
+        "test_images": len(labels),
+        "methods": results,
+    }
+    write_json(row.results, whole)
+    write_json(row.metrics, metrics_of(results))
+
+
+def metrics_of(results: dict[str, dict]) -> dict[str, float]:
+    """Means in percent: the ECE of every method, and the accuracy of Raw, which no temperature changes."""
+    means = {"accuracy": np.mean(results["raw"]["accuracy"])}
+    for name, numbers in results.items():
+        means[f"ece_{name}"] = np.mean(numbers["ece"])
+    return {key: round(100 * float(mean), 3) for key, mean in means.items()}
+
+
+def main(*names: str) -> None:
+    settings = parse(EvaluateSettings, param("evaluate"), "params.yaml: evaluate")
+    rows = finished_rows(names, needs="temperatures", makes="results")
+    on_all_cores(partial(evaluate, settings, param("calibrate.bounds")), rows)
 
 
 if __name__ == "__main__":

@@ -1,127 +1,181 @@
-"""features: what a row's networks make of images of every kind -> maximum logits, probabilities, and maps of the blocks' outputs.
+"""features: what a row's networks make of several kinds of images -> logits, probabilities and maps.
 
-    python -m stages.features <row>
+    python -m stages.features [<row> ...]
 
-Test images, images from outside the distribution, the distilled images under masks: Sections 3.1, 3.3, 5.4 and 5.6 of the
-paper, Figures 2, 4, 6, 7 and 12.
+Logits and probabilities are those of the likeliest class, and the maps are of the outputs of each block. The
+images are test images, images from outside the distribution, and the distilled images under masks:
+Sections 3.1, 3.3, 5.4 and 5.6 of the paper, Figures 2, 4, 6, 7 and 12.
 """
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from pydantic import Field
 from safetensors.torch import load_file
 from torch import nn
 
-from stages.shared.convnet import NetworkSettings
-from stages.shared.device import pick_device
-from stages.shared.errors import UserError, run_stage
-from stages.shared.files import write_tensors
-from stages.shared.flat import FlatNetwork, flat_convnet, predict
-from stages.shared.images import NormalisedImages, load_set, load_split, load_transform
-from stages.shared.masking import mask_images
-from stages.shared.randomness import generator
-from stages.shared.sampling import per_class
-from stages.shared.settings import Count, Ratio, Section, find, param, parse, pick
+from stages.images.masking import mask_images
+from stages.images.prepared import LabelledImages, NormalisedImages, load_set, load_split, load_transform
+from stages.images.sampling import per_class
+from stages.machine.cores import on_all_cores
+from stages.runtime.errors import UserError, run_stage
+from stages.runtime.files import read_about, write_tensors
+from stages.runtime.randomness import generator
+from stages.runtime.reuse import code_version, file_hash, fingerprint
+from stages.settings.features import FeaturesKeys
+from stages.settings.rows import Dataset, Row, finished_rows
+from stages.training.flat import FlatNetwork, flat_convnet, predict
 
-__all__ = ["FeaturesRow", "FeaturesSettings", "block_outputs", "features"]
-
-
-class FeaturesRow(Section):
-    """`features.<row>` of a suite."""
-
-    dataset: str  # the row's
-    outside: str  # the data set whose test images are out of the distribution
-    losses: list[str]  # groups of networks whose blocks are mapped
+__all__ = ["block_outputs", "features"]
 
 
-class FeaturesSettings(Section):
-    """`inspect` of params.yaml."""
+class Networks(NamedTuple):
+    """Networks of one loss, one a repeat."""
 
-    ratios: list[Ratio]  # of the masks over the distilled images (Figures 7 and 12a)
-    per_class: Count  # test images of each class on the maps
-    perplexity: Annotated[float, Field(gt=1)]
+    network: FlatNetwork
+    weights: torch.Tensor  # (repeats, P), on the device that they run on
+
+    def logits(self, repeat: int, images: torch.Tensor | NormalisedImages) -> torch.Tensor:
+        """`(N, K)` on the CPU."""
+        return predict(self.network, self.weights[repeat], images.to(self.weights.device)).cpu()
+
+
+def features(row: Row) -> None:
+    """Write what the networks of a row make of images: tensors with one line a repeat, and maps.
+
+    - `inside.max_logit`, `inside.max_probability`: of the test images
+    - `outside.max_probability`: of the images from outside, whitened as the test images
+    - `masked.<ratio>.max_logit`: of the row's own training images, under a mask of that ratio
+    - `tsne.<loss>.<block>` `(n, 2)`: maps of test images by the first network of each of `losses`
+    - `tsne.labels` `(n,)`: the labels of these test images
+
+    All but the maps are of the networks that were trained with cross-entropy.
+
+    Raises:
+        UserError: the images from outside have another shape than the row's.
+    """
+    keys = row.analysis("features", FeaturesKeys)
+    made_from = fingerprint(
+        [file_hash(path) for path in input_files(row, keys)],
+        [keys.model_dump(), row.network.model_dump(), row.seed, code_version("features")],
+    )
+    if row.features.exists() and read_about(row.features).get("made_from") == made_from:
+        return
+    write_tensors(row.features, feature_tensors(row, keys), {"made_from": made_from})
+
+
+def feature_tensors(row: Row, keys: FeaturesKeys) -> dict[str, torch.Tensor]:
+    """What `features` writes."""
+    device = row.device
+    data, _ = load_set(row.distilled, row.prepared)
+    test = load_split(row.prepared, "test")
+    weights = load_file(row.weights)
+    logits = load_file(row.logits)["cross_entropy"]
+    network = flat_convnet(row.network, data, device)
+    networks = Networks(network, weights["cross_entropy"].to(device))
+    outside = outside_images(row, keys, test).to(device)
+
+    tensors = {
+        "inside.max_logit": logits.amax(2),
+        "inside.max_probability": logits.softmax(2).amax(2),
+        "outside.max_probability": max_probabilities(networks, outside),
+    }
+    for ratio in keys.ratios:
+        tensors[f"masked.{ratio:g}.max_logit"] = masked_max_logits(networks, data, ratio, row.seed)
+    shown = shown_images(test, keys.per_class, row.seed)
+    images = test.images[shown].to(device)
+    points = {}
+    for loss in keys.losses:
+        first = weights[loss][0].to(device)
+        for block, outputs in block_outputs(network, first, images).items():
+            points[f"tsne.{loss}.{block}"] = outputs.cpu().numpy()
+    maps = on_all_cores(partial(tsne, keys.perplexity, row.seed), list(points.values()))
+    for name, positions in zip(points, maps):
+        tensors[name] = torch.from_numpy(positions)
+    tensors["tsne.labels"] = test.labels[shown]
+    return tensors
+
+
+def input_files(row: Row, keys: FeaturesKeys) -> list[Path]:
+    """The files that the features of a row are made from."""
+    outside = Dataset(keys.outside).prepared / "test.safetensors"
+    own_images = sorted(row.prepared.glob("*.safetensors"))
+    return [row.distilled, row.weights, row.logits, outside, *own_images]
+
+
+def outside_images(row: Row, keys: FeaturesKeys, test: LabelledImages) -> NormalisedImages:
+    """The test images of another data set, with the transform of the row's own.
+
+    Raises:
+        UserError: they have another shape than the row's.
+    """
+    folder = Dataset(keys.outside).prepared
+    pixels = load_file(folder / "test.safetensors")["images"]
+    images = NormalisedImages(pixels, load_transform(row.prepared))
+    shape = tuple(images.shape[1:])
+    allowed = tuple(test.images.shape[1:])
+    if shape != allowed:
+        where = f"features.{row.name}.outside"
+        raise UserError(f"{where}: {keys.outside!r} has images of {shape}; allowed: images of {allowed}")
+    return images
+
+
+def max_probabilities(networks: Networks, images: NormalisedImages) -> torch.Tensor:
+    """`(repeats, N)`."""
+    repeats = range(len(networks.weights))
+    return torch.stack([networks.logits(repeat, images).softmax(1).amax(1) for repeat in repeats])
+
+
+def masked_max_logits(networks: Networks, data: LabelledImages, ratio: float, seed: int) -> torch.Tensor:
+    """`(repeats, N)` of images under a mask that each repeat draws anew."""
+    largest = []
+    for repeat in range(len(networks.weights)):
+        draws = generator(seed, "features", ratio, repeat)
+        masked = mask_images(data.images[:], ratio, draws)
+        largest.append(networks.logits(repeat, masked).amax(1))
+    return torch.stack(largest)
+
+
+def shown_images(test: LabelledImages, count: int, seed: int) -> torch.Tensor:
+    """Positions of the test images on the maps: at most `count` of each class."""
+    draws = generator(seed, "features")
+    return per_class(test.labels, test.classes, lambda size: min(size, count), draws)
 
 
 def block_outputs(network: FlatNetwork, theta: torch.Tensor, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """`(N, C*H*W)` outputs of each block, by its name: "block 1" comes first."""
-    found = {}
+    """The output `(N, C*H*W)` of each block by its name, from "block 1" on."""
+    outputs: dict[str, torch.Tensor] = {}
 
-    def keep(_, __, out):
-        found[f"block {len(found) + 1}"] = out.flatten(1)
+    def keep(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        outputs[f"block {len(outputs) + 1}"] = output.flatten(1)
 
-    hooks = [module.register_forward_hook(keep) for module in network.module.modules() if isinstance(module, nn.AvgPool2d)]
+    last_layers = [module for module in network.module.modules() if isinstance(module, nn.AvgPool2d)]
+    hooks = [layer.register_forward_hook(keep) for layer in last_layers]
     with torch.no_grad():
         network(theta, images)
     for hook in hooks:
         hook.remove()
-    return found
+    return outputs
 
 
-def tsne(points: torch.Tensor, perplexity: float, seed: int) -> torch.Tensor:
-    """A map `(n, 2)` of `(n, D)` points by scikit-learn; on one thread, as two that share a busy core wait for each other."""
-    from sklearn.manifold import TSNE  # here, as it takes a second that `check` need not wait
+def tsne(perplexity: float, seed: int, points: np.ndarray) -> np.ndarray:
+    """A map `(n, 2)` of `(n, D)` points.
+
+    It is made by scikit-learn on one thread, as two threads that share a busy core wait for each other.
+    """
+    from sklearn.manifold import TSNE  # not at the start: it takes a second, which only maps need
     from threadpoolctl import threadpool_limits
 
+    method = TSNE(perplexity=perplexity, random_state=seed)
     with threadpool_limits(1):
-        return torch.from_numpy(TSNE(perplexity=perplexity, random_state=seed).fit_transform(points.cpu().numpy()))
+        return method.fit_transform(points)
 
 
-def features(
-    row: FeaturesRow, settings: FeaturesSettings, network: NetworkSettings, prepared: Path, outside: Path, distilled: Path, trained: Path, file: Path, seed: int, device: torch.device
-) -> None:  # fmt: skip
-    """Write to `file`, of the networks trained with cross-entropy, one line a repeat:
-
-    `inside.max_logit`, `inside.max_probability` (test images), `outside.max_probability` (whitened as the test images),
-    `masked.<ratio>.max_logit` (the row's own training images under that mask); and of the first network of each of
-    `losses`, `tsne.<loss>.<block>` `(n, 2)` with `tsne.labels` `(n,)`.
-
-    Raises:
-        UserError: images from outside of another shape than the row's.
-    """
-    data, _ = load_set(distilled, prepared)
-    test, theta, logits = load_split(prepared, "test"), load_file(trained / "weights.safetensors"), load_file(trained / "logits.safetensors")
-    flat, networks = flat_convnet(network, data, device), theta["cross_entropy"].to(device)
-    beyond = NormalisedImages(load_file(outside / "test.safetensors")["images"], load_transform(prepared)).to(device)
-    if beyond.shape[1:] != test.images.shape[1:]:
-        raise UserError(f"{outside}: images {tuple(beyond.shape[1:])}; allowed as `outside` of this row: {tuple(test.images.shape[1:])}")
-
-    def outputs(images, repeat: int) -> torch.Tensor:
-        return predict(flat, networks[repeat], images).cpu()
-
-    def masked(ratio: float, repeat: int) -> torch.Tensor:
-        return mask_images(data.images[:], ratio, generator(seed, "features", ratio, repeat)).to(device)
-
-    repeats = range(len(networks))
-    found = {
-        "inside.max_logit": logits["cross_entropy"].amax(2),
-        "inside.max_probability": logits["cross_entropy"].softmax(2).amax(2),
-        "outside.max_probability": torch.stack([outputs(beyond, repeat).softmax(1).amax(1) for repeat in repeats]),
-    }
-    found |= {f"masked.{ratio:g}.max_logit": torch.stack([outputs(masked(ratio, repeat), repeat).amax(1) for repeat in repeats]) for ratio in settings.ratios}
-    shown = per_class(test.labels, test.classes, lambda size: min(size, settings.per_class), generator(seed, "features"))
-    for loss in row.losses:
-        for block, out in block_outputs(flat, theta[loss][0].to(device), test.images[shown].to(device)).items():
-            found[f"tsne.{loss}.{block}"] = tsne(out, settings.perplexity, seed)
-    write_tensors(file, found | {"tsne.labels": test.labels[shown]})
-
-
-def main(name: str) -> None:
-    values, suite = find("features", name)
-    row = pick(FeaturesRow, values, f"features.{name}")
-    features(
-        row,
-        parse(FeaturesSettings, param("inspect"), "params.yaml: inspect"),
-        parse(NetworkSettings, suite["datasets"][row.dataset]["network"], f"datasets.{row.dataset}.network"),
-        Path("data/prepare") / row.dataset,
-        Path("data/prepare") / row.outside,
-        Path("data/distill") / name / "set.safetensors",
-        Path("data/train") / name,
-        Path("data/features") / f"{name}.safetensors",
-        param("seed"),
-        pick_device(param("device")),
-    )
+def main(*names: str) -> None:
+    for row in finished_rows(names, needs="weights", makes="features", kind="features"):
+        features(row)
 
 
 if __name__ == "__main__":

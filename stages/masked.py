@@ -1,85 +1,89 @@
-"""masked: logits of the distilled images that temperatures are fitted on, at every mask ratio and share of the sweep.
+"""masked: logits of the distilled images that temperatures are fitted on -> one file a row.
 
-    python -m stages.masked <row>
+    python -m stages.masked [<row> ...]
 
-The one stage between training and tables that runs networks; all fits after it are arithmetic on its output. What it has
-computed before is taken over, so that one more ratio costs one more ratio. No test image is read here.
+TS is fitted on images that its networks have not seen, MTS on masked images, at every mask ratio and share of
+images that a later stage asks for. This is the only stage after training that runs networks for temperatures:
+what follows is arithmetic on its files. It reads no test image. Logits that a row's file has already are
+kept, so that one more mask ratio costs the logits at that ratio and no others.
 """
 
-from pathlib import Path
+from safetensors import safe_open
+from safetensors.numpy import load_file
 
-import torch
-from safetensors.torch import load_file
+from stages.calibrators.fitting import NETWORKS, Fitting
+from stages.runtime.errors import run_stage
+from stages.runtime.files import read_about, write_tensors
+from stages.runtime.reuse import code_version, file_hash, fingerprint
+from stages.settings.ablate import AblateSettings
+from stages.settings.calibrate import CalibrateKeys
+from stages.settings.project import param
+from stages.settings.rows import Row, finished_rows
+from stages.settings.section import parse
 
-from stages.calibrators import mts, ts
-from stages.calibrators.settings import NETWORKS, SweepSettings, key_of
-from stages.shared.checkpoint import digest
-from stages.shared.convnet import NetworkSettings
-from stages.shared.device import pick_device
-from stages.shared.errors import run_stage
-from stages.shared.files import read_about, write_tensors
-from stages.shared.flat import flat_convnet, predict
-from stages.shared.images import load_set
-from stages.shared.settings import find, param, parse
+__all__ = ["masked", "wanted_by_later_stages"]
 
-__all__ = ["fitting_logits", "masked"]
 
-METHODS = {"ts": ts, "mts": mts}
+def wanted_by_later_stages(row: Row) -> list[Fitting]:
+    """The images that TS and MTS are fitted on.
 
-def fitting_logits(
-    wanted: list[tuple[str, float, float]], network: NetworkSettings, prepared: Path, distilled: Path, weights: Path, seed: int, device: torch.device
-) -> dict[str, torch.Tensor]:  # fmt: skip
-    """`(repeats, M, K)` logits and `(repeats, M)` labels of the fitting images, by `key_of` of each (method, ratio, share).
+    MTS is tried at every mask ratio, and at every share of the images under the row's own mask ratio.
+    """
+    ablate = parse(AblateSettings, param("ablate"), "params.yaml: ablate")
+    share = param("calibrate.share")
+    own_ratio = row.keys(CalibrateKeys).mask_ratio
+    ratio_for_all_rows = param("mask_ratio")
+    wanted = [Fitting("ts", 0.0, param("train.holdout")), Fitting("mts", own_ratio, share)]
+    if ratio_for_all_rows is not None:
+        wanted.append(Fitting("mts", ratio_for_all_rows, share))
+    wanted += [Fitting("mts", ratio, share) for ratio in ablate.ratios]
+    wanted += [Fitting("mts", own_ratio, other) for other in ablate.shares]
+    return wanted
+
+
+def masked(row: Row) -> None:
+    """Write `(repeats, M, K)` logits by `Fitting.key`, and `(repeats, M)` labels under `<key>.labels`.
 
     A method that does not exist for the row (TS at one image a class) is absent.
     """
-    data, _ = load_set(distilled, prepared)
-    theta, flat, found = load_file(weights), flat_convnet(network, data, device), {}
-    for name, ratio, share in wanted:
-        networks = theta.get(NETWORKS[name], [])
-        each = [METHODS[name].fitting_images(data, share, ratio, seed, repeat) for repeat in range(len(networks))]
-        if each:
-            logits = [predict(flat, weight.to(device), images.to(device)).cpu() for weight, (images, _) in zip(networks, each)]
-            found |= {key_of(name, ratio, share): torch.stack(logits), f"{key_of(name, ratio, share)}.labels": torch.stack([labels for _, labels in each])}
-    return found
+    made_from = fingerprint(_input_hashes(row), row.network.model_dump(), row.seed, code_version("masked"))
+    with safe_open(row.weights, "np") as weights:
+        groups = set(weights.keys())
+    wanted = {
+        fitting.key: fitting for fitting in wanted_by_later_stages(row) if NETWORKS[fitting.method] in groups
+    }
+    former = _former_logits(row, made_from)
+    missing = [fitting for key, fitting in wanted.items() if key not in former]
+    kept = {name: values for name, values in former.items() if name.removesuffix(".labels") in wanted}
+    if not missing and len(kept) == len(former):
+        return
+    import torch  # torch takes seconds to import, so a change that needs no network does without it
+
+    from stages.calibrators.fitting_logits import fitting_logits
+
+    logits = {name: torch.from_numpy(values) for name, values in kept.items()}
+    if missing:
+        logits |= fitting_logits(row, missing)
+    write_tensors(row.fitting_logits, logits, {"made_from": made_from})
 
 
-def masked(
-    sweep: SweepSettings, holdout: float, share: float, mask_ratio: float, network: NetworkSettings, prepared: Path, distilled: Path, weights: Path, file: Path, seed: int, device: torch.device
-) -> None:  # fmt: skip
-    """Write the logits of TS's images, of MTS's at every ratio, and of MTS's at every share and the row's own ratio.
-
-    Args:
-        holdout: share of the distilled images that TS has kept from training.
-        share: of them that MTS fits on.
-        mask_ratio: the row's own.
-    """
-    wanted = [("ts", 0.0, holdout), *(("mts", ratio, share) for ratio in [mask_ratio, *sweep.ratios]), *(("mts", mask_ratio, some) for some in sweep.shares)]
-    here = digest({"network": network.model_dump(), "seed": seed}, [distilled, weights, *prepared.glob("*.safetensors")])
-    found = load_file(file) if file.exists() and read_about(file).get("inputs") == here else {}
-    names = {key_of(*each): each for each in wanted}
-    missing = [each for key, each in names.items() if key not in found]
-    found = {key: value for key, value in found.items() if key.removesuffix(".labels") in names}
-    found |= fitting_logits(missing, network, prepared, distilled, weights, seed, device)
-    write_tensors(file, found, {"inputs": here})
+def _input_hashes(row: Row) -> list[str]:
+    return [
+        file_hash(path) for path in (row.distilled, row.weights, *sorted(row.prepared.glob("*.safetensors")))
+    ]
 
 
-def main(name: str) -> None:
-    values, suite = find("runs", name)
-    dataset = values["dataset"]
-    masked(
-        parse(SweepSettings, param("sweep"), "params.yaml: sweep"),
-        param("train")["holdout"],
-        param("calibrate")["share"],
-        values["mask_ratio"],
-        parse(NetworkSettings, suite["datasets"][dataset]["network"], f"datasets.{dataset}.network"),
-        Path("data/prepare") / dataset,
-        Path("data/distill") / name / "set.safetensors",
-        Path("data/train") / name / "weights.safetensors",
-        Path("data/masked") / f"{name}.safetensors",
-        param("seed"),
-        pick_device(param("device")),
-    )
+def _former_logits(row: Row, made_from: str) -> dict:
+    """What the row's file has, unless it was made from other inputs."""
+    file = row.fitting_logits
+    if file.exists() and read_about(file).get("made_from") == made_from:
+        return load_file(file)
+    return {}
+
+
+def main(*names: str) -> None:
+    for row in finished_rows(names, needs="weights", makes="fitting_logits"):
+        masked(row)
 
 
 if __name__ == "__main__":
