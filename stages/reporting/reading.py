@@ -1,0 +1,24 @@
+"""Results of other stages, of the rows that have them already."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+__all__ = ["read_arrays", "read_json", "read_results"]
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def read_results(paths: dict[str, Path]) -> dict[str, dict]:
+    """The JSON files that exist, by row."""
+    return {row: read_json(path) for row, path in paths.items() if path.exists()}
+
+
+def read_arrays(paths: dict[str, Path]) -> dict[str, dict[str, np.ndarray]]:
+    """The safetensors files that exist, by row."""
+    return {row: load_file(path) for row, path in paths.items() if path.exists()}
