@@ -1,0 +1,162 @@
+"""What `stages.tools.lent` leaves in its output folder: six files of at most 16 MiB. Other rows stay in them.
+
+- metrics.json: temperatures and scores of each row and repeat, and the names of arrays that had no room
+- tables.md: the tables of these rows, beside the paper's numbers
+- curves.csv: curves of experts and of distillation
+- sets.safetensors, logits.safetensors: distilled sets with their settings, and test logits, in 16 bits
+- pieces.json: seconds, memory of the largest process, device and commit of each piece
+"""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from stages.reporting import further_tables
+from stages.reporting.cells import Results
+from stages.reporting.formats import markdown
+from stages.reporting.paper_tables import PAPER_TABLES
+from stages.runtime.files import replacing, write_json, write_text
+from stages.runtime.reuse import read_json
+from stages.settings.project import param
+from stages.settings.rows import Row
+from stages.settings.tables import TableKeys
+from stages.tools.circumstances import circumstances
+from stages.tools.lent_stages import buffers_of
+
+__all__ = ["write_arrays", "write_piece", "write_results"]
+
+LIMIT = 16 * 2**20 - 2**18  # bytes of numbers in a file; the rest is for its header
+POINTS = 1000  # of a curve
+FIRST = ("/labels", "/cross_entropy")  # the arrays that are kept before the others
+
+
+def write_piece(piece: dict[str, Any], out: Path) -> None:
+    """Add a piece to pieces.json, with the machine and the commit that it ran on."""
+    file = out / "pieces.json"
+    pieces = read_json(file).get("pieces", [])
+    write_json(file, {"pieces": [*pieces, piece | circumstances()]})
+
+
+def write_results(rows: list[Row], finished: set[str], out: Path) -> None:
+    """Write the numbers of the finished stages to the output folder.
+
+    Args:
+        rows: those that the call named.
+        finished: `<stage>@<row or buffer>`.
+    """
+    names = [row.name for row in rows]
+    sets = {row.name: row.distilled for row in rows if f"distill@{row.name}" in finished}
+    logits = {row.name: row.logits for row in rows if f"train@{row.name}" in finished}
+    former = read_json(out / "metrics.json")
+    left_out = [name for name in former.get("left_out", []) if name.split("/")[1] not in names]
+    left_out += write_arrays(out / "sets.safetensors", sets, names)
+    left_out += write_arrays(out / "logits.safetensors", logits, names)
+    numbers = former.get("rows", {})
+    for row in rows:
+        numbers[row.name] = numbers_of(row, finished)
+    write_json(out / "metrics.json", {"rows": numbers, "left_out": left_out})
+    write_text(out / "tables.md", tables_text(numbers))
+    write_curves(out / "curves.csv", rows, finished)
+
+
+def numbers_of(row: Row, finished: set[str]) -> dict[str, Any]:
+    """The JSON files of a row by stage."""
+    files = {"calibrate": row.temperatures, "evaluate": row.results, "ablate": row.ablation}
+    return {stage: read_json(file) for stage, file in files.items() if f"{stage}@{row.name}" in finished}
+
+
+def tables_text(numbers: dict[str, dict[str, Any]]) -> str:
+    """The tables of all rows in metrics.json, without those that have no line for them."""
+    evaluated = {name: stages["evaluate"] for name, stages in numbers.items() if "evaluate" in stages}
+    ablations = {name: stages["ablate"] for name, stages in numbers.items() if "ablate" in stages}
+    results = results_of(list(numbers), evaluated)
+    tables = [make(results) for make in PAPER_TABLES.values()]
+    tables.append(further_tables.starts(ablations, ablations))
+    # Results of older versions have no intervals.
+    complete = [name for name in evaluated if "interval" in evaluated[name]["methods"]["raw"]]
+    results = results_of(complete, evaluated)
+    for make in (further_tables.intervals, further_tables.overcalibration, further_tables.scores):
+        tables.append(make(results))
+    sections = []
+    for table in tables:
+        if len(table.text) and table.text["Row"].iloc[0] in numbers:
+            sections.append(f"## {table.title}\n\n{markdown(table)}")
+    return "\n\n".join(sections) + "\n"
+
+
+def results_of(names: list[str], evaluated: dict[str, dict]) -> Results:
+    rows = {name: Row(name).keys(TableKeys) for name in names}
+    return Results(rows, evaluated, param("calibrate.start"))
+
+
+def write_arrays(file: Path, sources: dict[str, Path], rows: list[str]) -> list[str]:
+    """Write the arrays of each row's file as `<row>/<name>` in 16 bits while there is room.
+
+    Labels and the logits of cross-entropy go first, then the smallest.
+
+    Args:
+        sources: safetensors files by row.
+        rows: those whose former arrays are replaced.
+
+    Returns:
+        the names of the arrays that had no room.
+    """
+    arrays, about = read_arrays(file) if file.exists() else ({}, {})
+    arrays = {name: array for name, array in arrays.items() if name.split("/")[0] not in rows}
+    for row, source in sources.items():
+        of_row, about[row] = read_arrays(source)
+        for name, array in of_row.items():
+            arrays[f"{row}/{name}"] = in_16_bits(array)
+    kept: dict[str, np.ndarray] = {}
+    room = LIMIT
+    for name in sorted(arrays, key=lambda name: (not name.endswith(FIRST), arrays[name].nbytes, name)):
+        if arrays[name].nbytes <= room:
+            kept[name] = arrays[name]
+            room -= arrays[name].nbytes
+    with replacing(file) as temporary:
+        save_file(kept, temporary, {"about": json.dumps(about)})
+    return [f"{file.stem}/{name}" for name in sorted(arrays.keys() - kept.keys())]
+
+
+def in_16_bits(array: np.ndarray) -> np.ndarray:
+    """As float16 or int16; a single number, such as a step size, stays as it is."""
+    if not array.ndim:
+        return array
+    return array.astype("float16" if array.dtype.kind == "f" else "int16")
+
+
+def read_arrays(file: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays and the `about` of a file of `write_tensors`, without torch."""
+    with safe_open(file, "np") as opened:
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is no dict
+        return arrays, json.loads(opened.metadata()["about"])
+
+
+def write_curves(file: Path, rows: list[Row], finished: set[str]) -> None:
+    """Write the curves, one line for each value. Those of other rows and buffers stay."""
+    curves = {f"distill@{row.name}": row.curve for row in rows}
+    for row in rows:
+        for buffer in buffers_of(row):
+            curves[f"buffer@{buffer.name}"] = buffer.folder / "curve.csv"
+    lines = [["stage", "name", "step", "curve", "value"]]
+    former = list(csv.reader(file.open()))[1:] if file.exists() else []
+    lines += [line for line in former if f"{line[0]}@{line[1]}" not in curves]
+    for stage in sorted(curves.keys() & finished):
+        lines += [[*stage.split("@"), *point] for point in points_of(curves[stage])]
+    write_text(file, "".join(",".join(line) + "\n" for line in lines))
+
+
+def points_of(curve: Path) -> list[tuple[str, str, str]]:
+    """Step, name of the number, and value; of a long curve some of the steps."""
+    (_, *names), *lines = csv.reader(curve.open())
+    interval = math.ceil(len(lines) / POINTS) or 1
+    points = []
+    for step, *values in lines[::interval]:
+        points += [(step, name, value) for name, value in zip(names, values)]
+    return points

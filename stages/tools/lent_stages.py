@@ -1,0 +1,133 @@
+"""The stages that a row needs, and whether they are done.
+
+A stage is done while its stamp in scratch/lent/ has the hashes of its settings, code, inputs and outputs.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stages.runtime.files import write_json
+from stages.runtime.reuse import file_hash, fingerprint, read_json
+from stages.settings.calibrate import CalibrateKeys
+from stages.settings.distill import DistillKeys
+from stages.settings.project import param, read_yaml
+from stages.settings.rows import Buffer, Dataset, Row
+from stages.settings.train import TrainKeys
+
+__all__ = ["STAMPS", "Stage", "buffers_of", "inputs_hash", "is_done", "plan", "remove_stamp", "write_stamp"]
+
+STAMPS = Path("scratch/lent")
+EXECUTION = ("device", "data_root")  # the keys of params.yaml that change no result
+
+
+class Stage(NamedTuple):
+    """One command: `python -m stages.<kind> <entry>`."""
+
+    kind: str
+    entry: str  # the data set, buffer or row that it works on
+    code: str  # the file below data/code with the hashes of its modules
+    settings: Any  # what its outputs depend on, beside code and inputs
+    inputs: list[Path]  # files and folders
+    outputs: list[Path]
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}@{self.entry}"
+
+
+def plan(rows: list[Row]) -> list[Stage]:
+    """The stages of the first row in the order in which they run, then what the next row still needs."""
+    stages: dict[str, Stage] = {}
+    for row in rows:
+        for stage in slow_stages(row) + quick_stages(row):
+            stages.setdefault(stage.name, stage)
+    return list(stages.values())
+
+
+def slow_stages(row: Row) -> list[Stage]:
+    """The stages from images to trained networks. Each has only the settings that it reads."""
+    stages = [prepare_stage(row.dataset)]
+    for buffer in buffers_of(row):
+        stages += [prepare_stage(buffer.dataset), buffer_stage(buffer)]
+    return [*stages, distill_stage(row), train_stage(row)]
+
+
+def prepare_stage(dataset: Dataset) -> Stage:
+    images = dataset.value("images")
+    return Stage("prepare", dataset.name, "prepare", images, [], [dataset.prepared])
+
+
+def buffer_stage(buffer: Buffer) -> Stage:
+    keys = read_yaml(buffer.suite)["buffers"][buffer.name]
+    settings = [param("seed"), buffer.dataset.value("network"), keys]
+    outputs = [buffer.folder / "trajectories.safetensors", buffer.folder / "curve.csv"]
+    return Stage("buffer", buffer.name, "buffer", settings, [buffer.dataset.prepared], outputs)
+
+
+def distill_stage(row: Row) -> Stage:
+    keys = row.keys(DistillKeys)
+    code = f"distill/{keys.backbone}"
+    settings = [param("seed"), row.dataset.value("network"), keys.model_dump()]
+    outputs = [row.distilled, row.curve]
+    return Stage("distill", row.name, code, settings, [row.prepared, row.reads], outputs)
+
+
+def train_stage(row: Row) -> Stage:
+    keys = row.keys(TrainKeys)
+    settings = [param("seed"), param("train"), row.dataset.value("network"), keys.model_dump()]
+    outputs = [row.weights, row.logits]
+    return Stage("train", row.name, "train", settings, [row.prepared, row.distilled], outputs)
+
+
+def quick_stages(row: Row) -> list[Stage]:
+    """The stages that take seconds. They run anew when any key of params.yaml changes, but for execution."""
+    params = {key: value for key, value in read_yaml(Path("params.yaml")).items() if key not in EXECUTION}
+    settings = [params, row.dataset.value("network"), row.keys(CalibrateKeys).model_dump()]
+
+    def stage(kind: str, inputs: list[Path], outputs: list[Path]) -> Stage:
+        return Stage(kind, row.name, kind, settings, inputs, outputs)
+
+    return [
+        stage("masked", [row.prepared, row.distilled, row.weights], [row.fitting_logits]),
+        stage("calibrate", [row.fitting_logits], [row.temperatures]),
+        stage("evaluate", [row.logits, row.temperatures], [row.results, row.metrics]),
+        stage("ablate", [row.logits, row.fitting_logits], [row.ablation]),
+    ]
+
+
+def buffers_of(row: Row) -> list[Buffer]:
+    """The buffer that a row reads, if it reads one."""
+    reads = row.value("reads")
+    return [Buffer(reads.removeprefix("buffer/"))] if reads.startswith("buffer/") else []
+
+
+def hashes(paths: list[Path]) -> dict[str, str]:
+    """The hash of every file, also of those in folders."""
+    files: list[Path] = []
+    for path in paths:
+        files += path.rglob("*") if path.is_dir() else [path]
+    return {str(file): file_hash(file) for file in sorted(files) if file.is_file()}
+
+
+def inputs_hash(stage: Stage) -> str:
+    """A hash of everything that the stage's outputs depend on."""
+    list_of_code = Path("data/code") / f"{stage.code}.json"
+    return fingerprint(stage.name, stage.settings, hashes([list_of_code, *stage.inputs]))
+
+
+def is_done(stage: Stage) -> bool:
+    stamp = {"inputs": inputs_hash(stage), "outputs": hashes(stage.outputs)}
+    return read_json(stamp_file(stage)) == stamp
+
+
+def write_stamp(stage: Stage, inputs: str) -> None:
+    """Say that the outputs are those of `inputs`, the hash before the stage ran."""
+    write_json(stamp_file(stage), {"inputs": inputs, "outputs": hashes(stage.outputs)})
+
+
+def remove_stamp(stage: Stage) -> None:
+    stamp_file(stage).unlink(missing_ok=True)
+
+
+def stamp_file(stage: Stage) -> Path:
+    return STAMPS / f"{stage.name}.json"

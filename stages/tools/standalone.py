@@ -1,0 +1,176 @@
+"""Masked temperature scaling for a network and a distilled set of your own, without the pipeline.
+
+From Python: `fit_mts`, `predict`, `calibrated`, `judge`, `diagram`. From the command line, on saved logits:
+
+    python -m stages.tools.standalone <fitting logits> <test logits> <folder>
+
+Both files are `.npz` or `.safetensors` with `logits` (N, K) and `labels` (N,). The first has the network's
+logits on masked images of the set that it was trained on, the second those on the test images. The command
+writes `result.json` and `reliability.png` to the folder.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from stages.calibrators import mts
+from stages.calibrators.early_stopped import early_stopped
+from stages.calibrators.optimum import Fit, optimum
+from stages.images.prepared import LabelledImages
+from stages.metrics.ece import reliability
+from stages.metrics.scores import log_softmax, scores
+from stages.reporting.figures import figure1
+from stages.runtime.errors import UserError, run_stage
+from stages.runtime.files import replacing, write_json
+from stages.settings.calibrate import CalibrateSettings
+
+__all__ = [
+    "PAPER",
+    "Temperatures",
+    "calibrated",
+    "diagram",
+    "fit_mts",
+    "fit_temperatures",
+    "judge",
+    "predict",
+    "read_logits",
+]
+
+# The defaults of params.yaml.
+PAPER = CalibrateSettings(start=1.5, lr=0.02, max_iter=50, share=0.1, bounds=[0.05, 20.0])
+
+
+class Temperatures(NamedTuple):
+    early_stopped: Fit  # by the paper's short run of LBFGS
+    converged: Fit  # the exact minimiser on the same images
+
+
+def fit_mts(
+    model: Callable,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    mask_ratio: float = 0.3,
+    seed: int = 0,
+    settings: CalibrateSettings = PAPER,
+) -> Temperatures:
+    """MTS of any network, on the distilled images that it was trained on.
+
+    Args:
+        model: a `torch.nn.Module` in `eval()`, or any function from `(M, C, H, W)` images to `(M, K)` logits.
+        images: `(N, C, H, W)`, as the network sees them, on its device. A share of each class is used.
+        labels: `(N,)` int64.
+        mask_ratio: share of zeros. Section 5.1 of the paper: 0.3 with MTT on CIFAR; 0.8 with RTP, DC, DSA.
+    """
+    classes = int(labels.max()) + 1
+    data = LabelledImages(images, labels, classes)
+    masked, own_labels = mts.fitting_images(data, settings.share, mask_ratio, seed, repeat=0)
+    return fit_temperatures(predict(model, masked), own_labels.cpu().numpy(), settings)
+
+
+def fit_temperatures(
+    logits: np.ndarray, labels: np.ndarray, settings: CalibrateSettings = PAPER
+) -> Temperatures:
+    """Both temperatures, from the `(N, K)` logits and `(N,)` labels of the fitting images."""
+    return Temperatures(
+        early_stopped(logits, labels, settings),
+        optimum(logits, labels, settings.bounds),
+    )
+
+
+@torch.no_grad()
+def predict(model: Callable, images: torch.Tensor, batch: int = 500) -> np.ndarray:
+    """`(N, K)` logits of `(N, C, H, W)` images."""
+    logits = [model(part).float().cpu() for part in images.split(batch)]
+    return torch.cat(logits).numpy()
+
+
+def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """`(N, K)` probabilities at a temperature."""
+    scaled = np.asarray(logits) / temperature
+    return np.exp(log_softmax(scaled))
+
+
+def judge(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0, bins: int = 10) -> dict:
+    """Accuracy, ECE, NLL, Brier score and confidence gap at a temperature: shares in [0, 1], NLL in nats."""
+    scaled = np.asarray(logits) / temperature
+    result = scores(log_softmax(scaled), np.asarray(labels), bins)
+    return result | {"temperature": temperature}
+
+
+def diagram(logits: np.ndarray, labels: np.ndarray, temperatures: dict[str, float], bins: int = 10) -> Figure:
+    """Reliability diagrams side by side, one for each name and temperature."""
+    panels = {}
+    for name, temperature in temperatures.items():
+        probabilities = calibrated(logits, temperature)
+        ece = judge(logits, labels, temperature, bins)["ece"]
+        table = reliability(probabilities, np.asarray(labels), bins)
+        panels[name] = {"ece": [ece], "reliability": table}
+    titles = {name: name for name in panels}
+    return figure1(panels, titles).figure
+
+
+def read_logits(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Finite `(N, K)` logits, and `(N,)` labels from 0 to K - 1.
+
+    Raises:
+        UserError: the file cannot be read, lacks one of the two, or they do not fit each other.
+    """
+    try:
+        values = load_file(file) if file.suffix == ".safetensors" else dict(np.load(file, allow_pickle=False))
+        logits = values["logits"]
+        labels = values["labels"]
+    except (OSError, ValueError, SafetensorError) as problem:
+        raise UserError(f"{file}: not an .npz or .safetensors file: {problem}") from None
+    except KeyError as missing:
+        raise UserError(f"{file}: {missing} is missing; expected logits (N, K) and labels (N,)") from None
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
+        shapes = f"logits {logits.shape}, labels {labels.shape}"
+        raise UserError(f"{file}: {shapes}; expected (N, K) and (N,)")
+    if not np.isfinite(logits).all():
+        raise UserError(f"{file}: logits that are not finite")
+    _, classes = logits.shape
+    is_whole = np.issubdtype(labels.dtype, np.integer)
+    if not is_whole or labels.min() < 0 or labels.max() >= classes:
+        range_of_labels = f"labels from {labels.min()} to {labels.max()}"
+        raise UserError(f"{file}: {range_of_labels}; expected whole numbers from 0 to {classes - 1}")
+    return logits, labels
+
+
+def main(*words: str) -> None:
+    if len(words) != 3:
+        expected = "python -m stages.tools.standalone <fitting logits> <test logits> <folder>"
+        raise UserError(f"standalone: {len(words)} words; expected: {expected}")
+    fitting_file, test_file, folder = words
+    fits = fit_temperatures(*read_logits(Path(fitting_file)))
+    logits, labels = read_logits(Path(test_file))
+    temperatures = {
+        "Raw": 1.0,
+        "MTS": fits.early_stopped.temperature,
+        f"T = {PAPER.start}": PAPER.start,
+        "MTS conv.": fits.converged.temperature,
+    }
+    result = {name: judge(logits, labels, temperature) for name, temperature in temperatures.items()}
+    for name, numbers in result.items():
+        print(_line(name, numbers))
+    if fits.converged.bound_hit or fits.early_stopped.bound_hit:
+        print(f"a fit ended on a bound of {PAPER.bounds}", file=sys.stderr)
+    write_json(Path(folder) / "result.json", result)
+    with replacing(Path(folder) / "reliability.png") as temporary:
+        diagram(logits, labels, temperatures).savefig(temporary, dpi=130)
+
+
+def _line(name: str, numbers: dict[str, float]) -> str:
+    temperature = f"T {numbers['temperature']:6.3f}"
+    shares = f"accuracy {numbers['accuracy']:.2%}  ECE {numbers['ece']:.2%}"
+    return f"{name:10} {temperature}  {shares}  NLL {numbers['nll']:.3f}"
+
+
+if __name__ == "__main__":
+    run_stage(main)
