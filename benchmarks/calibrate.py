@@ -2,24 +2,27 @@
 
     python -m benchmarks.calibrate [runs]
 
-The plain way: torch.optim.LBFGS on all logits until it stands still, as the public code of temperature scaling would do if it
-were left to run. Both are held against a bisection in float64, to 1e-10, on the same logits. Each way is a process of its own.
+The plain way is torch.optim.LBFGS on all logits until it stands still, as the public code of temperature
+scaling would do if it were left to run. Both ways are compared with a bisection in float64, to 1e-10, on the
+same logits. Each way runs in a process of its own.
 """
 
-import json
-import sys
 import tempfile
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from benchmarks.measure import compared, in_process, measured, rates, report
+from benchmarks.measure import Prepared, compared, in_process, main_or_measure, measured, rates, report
 from stages.calibrators.optimum import optimum
 
-IMAGES, CLASSES, BOUNDS = 100_000, 1000, (0.05, 20.0)
+__all__ = ["exact", "made", "temperature"]
+
+IMAGES = 100_000
+CLASSES = 1000
+BOUNDS = [0.05, 20.0]
 
 
 def made(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,61 +34,92 @@ def made(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     return logits, labels
 
 
-def fit(way: str, images: int, classes: int) -> Callable[[], torch.Tensor]:
-    """The work: the temperature."""
+def temperature(way: str, images: int, classes: int) -> Prepared:
+    """The fit, and its temperature."""
     logits, labels = made(images, classes)
     if way == "ours":
-        return lambda: torch.tensor(optimum(logits, labels, BOUNDS).temperature, dtype=torch.float64)
-    logits, labels = torch.from_numpy(logits), torch.from_numpy(labels)
+        work = partial(our_fit, logits, labels)
+    else:
+        work = partial(plain_fit, torch.from_numpy(logits), torch.from_numpy(labels))
+    return Prepared(work, work())
 
-    def plain() -> torch.Tensor:
-        temperature = torch.tensor(1.5, requires_grad=True)
-        optimiser = torch.optim.LBFGS([temperature], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-7)
 
-        def closure():
-            optimiser.zero_grad()
-            loss = F.cross_entropy(logits / temperature, labels)
-            loss.backward()
-            return loss
+def our_fit(logits: np.ndarray, labels: np.ndarray) -> torch.Tensor:
+    return torch.tensor(optimum(logits, labels, BOUNDS).temperature, dtype=torch.float64)
 
-        optimiser.step(closure)
-        return temperature.detach().double()
 
-    return plain
+def plain_fit(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    temperature = torch.tensor(1.5, requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [temperature], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-7
+    )
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(logits / temperature, labels)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return temperature.detach().double()
 
 
 def exact(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Halving 1/T until the slope of the loss vanishes, in float64."""
-    low, high = 1 / BOUNDS[1], 1 / BOUNDS[0]
+    """The temperature by halving the range of 1/T until the slope of the loss vanishes, in float64."""
+    low = 1 / BOUNDS[1]
+    high = 1 / BOUNDS[0]
     while high / low - 1 > 1e-10:
-        b, total = (low * high) ** 0.5, 0.0
-        for z, y in zip(np.array_split(logits, 100), np.array_split(labels, 100)):
-            z = z.astype(np.float64)
-            p = np.exp(b * (z - z.max(1, keepdims=True)))
-            total += float(((p * z).sum(1) / p.sum(1) - z[np.arange(len(y)), y]).sum())
-        low, high = (b, high) if total < 0 else (low, b)
+        middle = (low * high) ** 0.5
+        if slope(logits, labels, middle) < 0:
+            low = middle
+        else:
+            high = middle
     return 1 / (low * high) ** 0.5
 
 
-def measure(way: str, runs: int, file: str) -> None:
-    """In a process of its own; see `measured`."""
-    work = fit(way, IMAGES, CLASSES)
-    print(json.dumps(measured(work(), work, runs, file)))
+def slope(logits: np.ndarray, labels: np.ndarray, inverse: float) -> float:
+    """The derivative of the summed loss by 1/T."""
+    total = 0.0
+    for z, y in zip(np.array_split(logits, 100), np.array_split(labels, 100)):
+        z = z.astype(np.float64)
+        p = np.exp(inverse * (z - z.max(1, keepdims=True)))
+        mean = (p * z).sum(1) / p.sum(1)
+        total += float((mean - z[np.arange(len(y)), y]).sum())
+    return total
 
 
-def main(runs: int = 5) -> None:
+def measure(way: str, runs: str, file: str) -> None:
+    measured(temperature(way, IMAGES, CLASSES), int(runs), file)
+
+
+def main(runs: str = "5") -> None:
+    ways = {}
+    temperatures = {}
     with tempfile.TemporaryDirectory() as folder:
-        found = {way: in_process("benchmarks.calibrate", way, runs, f"{folder}/{way}") for way in ("plain", "ours")}
-        temperatures = {way: float(load_file(f"{folder}/{way}")["result"]) for way in found}
-    best, limit = exact(*made(IMAGES, CLASSES)), rates()
+        for way in ("plain", "ours"):
+            file = f"{folder}/{way}"
+            ways[way] = in_process("benchmarks.calibrate", way, runs, file)
+            temperatures[way] = float(load_file(file)["result"])
+    best = exact(*made(IMAGES, CLASSES))
     assert abs(temperatures["ours"] / best - 1) < 1e-4, f"T is {temperatures['ours']}, the best is {best}"
-    floor = IMAGES * CLASSES * 4 / (limit["copied_bytes"] / 2)  # the logits read once
-    results = [{"way": way, **values, "floor": floor, "temperature": temperatures[way], "off_by": temperatures[way] / best - 1} for way, values in compared(found).items()]
-    report("calibrate", {"runs": runs, "unit": "seconds, MiB", "images": IMAGES, "classes": CLASSES, "best": best, "rates": limit}, results)
+    limit = rates()
+    bytes_of_logits = IMAGES * CLASSES * 4
+    floor = bytes_of_logits / (limit["copied_bytes"] / 2)  # to read them once
+    results = []
+    for way, numbers in compared(ways).items():
+        off_by = temperatures[way] / best - 1
+        result = {"floor": floor, "temperature": temperatures[way], "off_by": off_by}
+        results.append({"way": way, **numbers, **result})
+    settings = {
+        "runs": int(runs),
+        "unit": "seconds, MiB",
+        "images": IMAGES,
+        "classes": CLASSES,
+        "best": best,
+        "rates": limit,
+    }
+    report("calibrate", settings, results)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure"]:
-        measure(sys.argv[2], int(sys.argv[3]), sys.argv[4])
-    else:
-        main(*(int(word) for word in sys.argv[1:]))
+    main_or_measure(main, measure)

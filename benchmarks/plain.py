@@ -1,21 +1,22 @@
-"""The public code's network, and how it trains one: what the benchmarks are held against.
+"""The public code's network and how it trains one: the plain way that the benchmarks measure against.
 
-Written anew after `epoch` in `utils.py` of https://github.com/GeorgeCazenavette/mtt-distillation: a data loader that collates
-sample by sample, a module with torch.optim.SGD, loss and accuracy fetched every batch. Initial weights, orders, draws and
-augmentations are those of `stages.shared.training.train`, so that both have to come to the same weights.
+Written anew after `epoch` in `utils.py` of https://github.com/GeorgeCazenavette/mtt-distillation: a data
+loader that collates sample by sample, a module with torch.optim.SGD, and loss and accuracy fetched after
+every batch. Initial weights, orders, draws and augmentations are those of `stages.training.loop.train`,
+so that both have to come to the same weights.
 """
 
 from collections.abc import Iterator
-from types import ModuleType
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from stages.shared.augment import augment, draw
-from stages.shared.convnet import ConvNet, HalvingPool
-from stages.shared.flat import FlatNetwork
-from stages.shared.randomness import generator
-from stages.shared.training import Schedule
+from stages.images.augment import augment, draw
+from stages.networks.convnet import ConvNet, HalvingPool
+from stages.runtime.randomness import generator
+from stages.training.flat import FlatNetwork
+from stages.training.loop import Schedule
+from stages.training.objective import Loss
 
 __all__ = ["plain_convnet", "plain_pooling", "plain_training", "weights"]
 
@@ -27,41 +28,77 @@ def plain_convnet(channels: int, size: int, classes: int, width: int, depth: int
 
 def plain_pooling(module: ConvNet) -> ConvNet:
     """The module itself, with PyTorch's pooling in place of ours."""
-    for place, layer in enumerate(module.features):
+    for position, layer in enumerate(module.features):
         if isinstance(layer, HalvingPool):
-            module.features[place] = torch.nn.AvgPool2d(2)
+            module.features[position] = torch.nn.AvgPool2d(2)
     return module
 
 
-def plain_training(module: torch.nn.Module, loss: ModuleType, settings, images: torch.Tensor, targets: torch.Tensor, schedule: Schedule, key: tuple) -> Iterator[torch.Tensor]:
-    """Its weights `(P,)` on the CPU, at first and after each epoch.
+def plain_training(
+    module: torch.nn.Module, loss: Loss, data: TensorDataset, schedule: Schedule, key: tuple
+) -> Iterator[torch.Tensor]:
+    """Train a module and yield its weights `(P,)` on the CPU, at first and after each epoch.
 
     Args:
         module: on the device to train on.
-        targets: `(N,)` labels or `(N, K)` class probabilities, on the CPU as the images are.
+        data: images `(N, C, H, W)`, and labels `(N,)` or class probabilities `(N, K)`, on the CPU.
+        key: of the random draws.
     """
-    flat, data, device = FlatNetwork(module), TensorDataset(images, targets), next(module.parameters()).device
-    for p, value in zip(module.parameters(), flat.split(flat.initial(generator(*key, "initial")).to(device)).values()):
-        p.data = value.clone()
-    optimiser = torch.optim.SGD(module.parameters(), lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay)
+    set_initial_weights(module, key)
+    optimiser = sgd(module, schedule, epoch=0)
     yield weights(module)
     for epoch in range(schedule.epochs):
-        draws, total, right = generator(*key, epoch), 0.0, 0
-        order = torch.randperm(len(targets), generator=draws).tolist()
-        for x, t in DataLoader(data, batch_size=schedule.batch, sampler=order):
-            x, t = x.to(device), t.to(device)
-            x, t = loss.mix(augment(x, draw(draws, len(x))) if schedule.augment else x, t, draws, settings)
-            logits = module(x)
-            value = loss.loss(logits, t, settings)
-            right += int((logits.argmax(1) == (t.argmax(1) if t.dim() == 2 else t)).sum())
-            total += value.item() * len(t)
-            optimiser.zero_grad()
-            value.backward()
-            optimiser.step()
-        if schedule.drop and epoch == schedule.epochs // 2 + 1:
-            optimiser = torch.optim.SGD(module.parameters(), lr=0.1 * schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay)
+        if epoch == schedule.first_slow_epoch:
+            optimiser = sgd(module, schedule, epoch)
+        train_epoch(module, loss, data, schedule, optimiser, generator(*key, epoch))
         yield weights(module)
 
 
+def set_initial_weights(module: torch.nn.Module, key: tuple) -> None:
+    flat = FlatNetwork(module)
+    initial = flat.split(flat.initial(generator(*key, "initial")))
+    for parameter, value in zip(module.parameters(), initial.values()):
+        parameter.data = value.to(parameter.device).clone()
+
+
+def sgd(module: torch.nn.Module, schedule: Schedule, epoch: int) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        module.parameters(),
+        lr=schedule.lr_at(epoch),
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
+    )
+
+
+def train_epoch(
+    module: torch.nn.Module,
+    loss: Loss,
+    data: TensorDataset,
+    schedule: Schedule,
+    optimiser: torch.optim.SGD,
+    draws: torch.Generator,
+) -> tuple[float, int]:
+    """One epoch, and its summed loss and how many images were classified right."""
+    device = next(module.parameters()).device
+    order = torch.randperm(len(data), generator=draws).tolist()
+    total = 0.0
+    right = 0
+    for images, targets in DataLoader(data, batch_size=schedule.batch, sampler=order):
+        images = images.to(device)
+        targets = targets.to(device)
+        if schedule.augment:
+            images = augment(images, draw(draws, len(images)))
+        images, targets = loss.mix(images, targets, draws)
+        logits = module(images)
+        value = loss(logits, targets)
+        labels = targets.argmax(1) if targets.dim() == 2 else targets
+        right += int((logits.argmax(1) == labels).sum())
+        total += value.item() * len(targets)
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+    return total, right
+
+
 def weights(module: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in module.parameters()]).cpu()
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()]).cpu()

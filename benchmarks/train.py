@@ -2,89 +2,143 @@
 
     python -m benchmarks.train [runs]
 
-5 repeats of 4 losses on ten images a class of the digits, 300 epochs; ours with forked processes and files, as a user meets
-it. The plain way (`benchmarks/plain.py`): one network after the other (`evaluate_synset` of the public code of MTT). Each way
-is a process of its own. Before anything is timed, networks of five epochs have to be the same: over 300, rounding grows.
+5 repeats of 4 losses on ten images a class of the digits, for 300 epochs. Ours has forked processes and
+files, as a user meets it. The plain way (`benchmarks/plain.py`) trains one network after the other, as
+`evaluate_synset` of the public code of MTT. Each way runs in a process of its own. Before anything is
+timed, networks of five epochs have to be the same: over 300 epochs, rounding grows.
 """
 
-import json
-import sys
 import tempfile
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch.utils.data import TensorDataset
 
-from benchmarks.measure import compared, device_of, in_process, measured, rates, report
+from benchmarks.measure import (
+    Prepared,
+    compared,
+    device_of,
+    distance,
+    in_process,
+    main_or_measure,
+    measured,
+    rates,
+    report,
+)
 from benchmarks.plain import plain_convnet, plain_training
+from stages.images.prepared import LabelledImages, load_split
+from stages.images.sampling import class_rows
 from stages.losses import cross_entropy, focal, label_smoothing, mixup
-from stages.prepare import prepare
-from stages.shared.convnet import ConvNet
-from stages.shared.flat import FlatNetwork
-from stages.shared.images import LabelledImages, load_split
-from stages.shared.repeats import Group, train_groups
-from stages.shared.sampling import class_rows
-from stages.shared.settings import param
-from stages.shared.sources import ImageSettings
-from stages.train import TrainRow, TrainSettings, schedule_of
+from stages.networks.convnet import ConvNet
+from stages.prepare import prepare_images
+from stages.settings.images import ImageSettings
+from stages.settings.train import TrainKeys
+from stages.training.flat import FlatNetwork
+from stages.training.objective import Loss
+from stages.training.repeats import Group, Setup, schedule_of, train_groups, train_settings
 
-LOSSES = {"cross_entropy": cross_entropy, "mixup": mixup, "label_smoothing": label_smoothing, "focal": focal}
-REPEATS, IPC, EPOCHS, LR = 5, 10, 300, 0.05
+__all__ = ["EPOCHS", "LOSSES", "LR", "REPEATS", "networks"]
+
+LOSSES = {
+    "cross_entropy": cross_entropy,
+    "mixup": mixup,
+    "label_smoothing": label_smoothing,
+    "focal": focal,
+}
+REPEATS = 5
+IPC = 10
+EPOCHS = 300
+LR = 0.05
+DIGITS = (1, 8, 10, 32, 2)  # channels, pixels of a side, classes, width, depth
 
 
-def networks(way: str, folder: Path, repeats: int, epochs: int) -> Callable[[], torch.Tensor]:
-    """The work: weights `(4 * repeats, P)` of networks on ten images a class of the digits."""
-    prepare(ImageSettings(source="digits", whitening="zca"), folder / "prepared")
-    real, test = (load_split(folder / "prepared", split) for split in ("train", "test"))
+def setup(way: str, folder: Path, repeats: int, epochs: int) -> Setup:
+    """Training on ten images a class of the digits, tested on all test images."""
+    prepare_images(ImageSettings(source="digits", whitening="zca"), folder / "prepared")
+    real = load_split(folder / "prepared", "train")
     rows = torch.cat([own[:IPC] for own in class_rows(real.labels, real.classes)])
-    device, data = device_of(way), LabelledImages(real.images[rows], real.labels[rows], real.classes)
-    settings = TrainSettings.model_validate(param("train"))
-    schedule = schedule_of(TrainRow(epochs=epochs, lr=LR, augment=True), settings, None, "benchmark")
-
-    def ours() -> torch.Tensor:
-        groups = {name: Group(FlatNetwork(ConvNet(1, 8, 10, 32, 2).to(device)), loss) for name, loss in LOSSES.items()}
-        with tempfile.TemporaryDirectory(dir=folder) as here:
-            theta, _ = train_groups(groups, repeats, settings, data, test.images, schedule, 0, "benchmark", Path(here), device)
-        return torch.cat(list(theta.values())).cpu()
-
-    def plain() -> torch.Tensor:
-        found, targets = [], F.one_hot(data.labels, data.classes).float()
-        for loss in LOSSES.values():
-            for repeat in range(repeats):
-                module = plain_convnet(1, 8, 10, 32, 2).to(device)
-                *_, theta = plain_training(module, loss, settings, data.images, targets, schedule, (0, "train", repeat))
-                with torch.no_grad():
-                    module(test.images.to(device))
-                found.append(theta)
-        return torch.stack(found)
-
-    return {"ours": ours, "plain": plain}[way]
+    keys = TrainKeys(epochs=epochs, lr=LR, augment=True)
+    return Setup(
+        row="benchmark",
+        title="benchmark",
+        data=LabelledImages(real.images[rows], real.labels[rows], real.classes),
+        test=load_split(folder / "prepared", "test"),
+        schedule=schedule_of(keys, train_settings(), None, "benchmark"),
+        repeats=repeats,
+        seed=0,
+        device=device_of(way),
+    )
 
 
-def measure(way: str, runs: int, file: str) -> None:
-    """In a process of its own; see `measured`."""
+def networks(way: str, folder: Path, repeats: int, epochs: int) -> Prepared:
+    """The work, and weights `(4, P)` of networks of five epochs, one for each loss."""
+    train = {"ours": train_ours, "plain": train_plain}[way]
+    result = train(setup(way, folder, 1, 5))
+    return Prepared(partial(train, setup(way, folder, repeats, epochs)), result)
+
+
+def train_ours(setup: Setup) -> torch.Tensor:
+    """Weights `(4 * repeats, P)`."""
+    groups = {}
+    for name, module in LOSSES.items():
+        network = FlatNetwork(ConvNet(*DIGITS).to(setup.device))
+        groups[name] = Group(network, Loss(module, train_settings()))
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measured(networks(way, Path(folder), 1, 5)(), networks(way, Path(folder), REPEATS, EPOCHS), runs, file, device_of(way))))
+        weights = train_groups(groups, setup, Path(folder)).weights
+    return torch.cat(list(weights.values())).cpu()
 
 
-def main(runs: int = 5) -> None:
+def train_plain(setup: Setup) -> torch.Tensor:
+    """Weights `(4 * repeats, P)`."""
+    targets = F.one_hot(setup.data.labels, setup.data.classes).float()
+    data = TensorDataset(setup.data.images[:], targets)
+    weights = []
+    for module in LOSSES.values():
+        loss = Loss(module, train_settings())
+        for repeat in range(setup.repeats):
+            network = plain_convnet(*DIGITS).to(setup.device)
+            *_, last = plain_training(network, loss, data, setup.schedule, (setup.seed, "train", repeat))
+            with torch.no_grad():
+                network(setup.test.images[:].to(setup.device))
+            weights.append(last)
+    return torch.stack(weights)
+
+
+def measure(way: str, runs: str, file: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        found = {way: in_process("benchmarks.train", way, runs, f"{folder}/{way}") for way in ("plain", "ours")}
-        made = {way: load_file(f"{folder}/{way}")["result"] for way in found}
-    apart = float((made["ours"] - made["plain"]).norm() / made["plain"].norm())
+        prepared = networks(way, Path(folder), REPEATS, EPOCHS)
+        measured(prepared, int(runs), file, device_of(way))
+
+
+def operations() -> int:
+    """Of all forward and backward passes."""
+    one_image = FlatNetwork(plain_convnet(*DIGITS)).operations(torch.zeros(1, 1, 8, 8))
+    images = 10 * IPC * EPOCHS * REPEATS * len(LOSSES)
+    return 3 * one_image * images
+
+
+def main(runs: str = "5") -> None:
+    ways = {}
+    weights = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for way in ("plain", "ours"):
+            file = f"{folder}/{way}"
+            ways[way] = in_process("benchmarks.train", way, runs, file)
+            weights[way] = load_file(file)["result"]
+    apart = distance(weights["ours"], weights["plain"])
     assert apart < 1e-4, f"the two ways differ by {apart}"
     limit = rates(device_of("ours"))
-    operations = 3 * FlatNetwork(plain_convnet(1, 8, 10, 32, 2)).operations(torch.zeros(1, 1, 8, 8)) * 10 * IPC * EPOCHS * REPEATS * len(LOSSES)
-    floor = operations / limit["float32_operations"]
-    results = [{"way": way, **values, "floor": floor, "apart": apart if way == "ours" else 0.0} for way, values in compared(found).items()]
+    floor = operations() / limit["float32_operations"]
+    results = []
+    for way, numbers in compared(ways).items():
+        results.append({"way": way, **numbers, "floor": floor, "apart": apart if way == "ours" else 0.0})
     setting = f"digits, {IPC} images a class, {EPOCHS} epochs, {REPEATS} repeats of {len(LOSSES)} losses"
-    report("train", {"runs": runs, "unit": "seconds, MiB", "setting": setting, "rates": limit}, results)
+    settings = {"runs": int(runs), "unit": "seconds, MiB", "setting": setting, "rates": limit}
+    report("train", settings, results)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure"]:
-        measure(sys.argv[2], int(sys.argv[3]), sys.argv[4])
-    else:
-        main(*(int(word) for word in sys.argv[1:]))
+    main_or_measure(main, measure)
