@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.shared.device import pick_device
+from stages.machine.device import pick_device
 
 ROOT = Path(__file__).parent.parent
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])

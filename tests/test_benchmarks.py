@@ -1,72 +1,107 @@
-"""The benchmarks' plain ways and ours come to the same numbers, and what they print and draw is what was measured."""
+"""The benchmarks' ways come to the same numbers, and what they print and draw is what was measured."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from project import ROOT
 
-from benchmarks import buffer, calibrate, distill, growth, measure, public, train
-from benchmarks.calibrate import exact, made
-from benchmarks.table import tables
+from benchmarks import buffer, calibrate, distill, growth, measure, public, repro, table, train
+from benchmarks.measure import distance
+from stages.runtime.files import write_json
+
+# The plain ways and ours
 
 
-def apart(ours, plain):
-    return float((ours - plain).norm() / plain.norm())
-
-
-def test_experts_are_those_of_the_public_way(tmp_path):
-    ours, plain = (buffer.digits(way, tmp_path / way.split(",")[0], 2)[1][:, :2] for way in ("ours, float32", "plain"))
+def test_experts_are_those_of_the_public_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(buffer, "DIGITS", buffer.DIGITS.model_copy(update={"epochs": 1}))
+    ours = buffer.digits("ours, float32", tmp_path / "ours", 2).result[:, :2]
+    plain = buffer.digits("plain", tmp_path / "plain", 2).result[:, :2]
     assert ours.shape == plain.shape
-    assert apart(ours, plain) < 1e-4 and not torch.equal(plain[0], plain[1])
+    assert distance(ours, plain) < 1e-4
+    assert not torch.equal(plain[0], plain[1])
+
+
+def test_batches_are_those_of_the_public_way():
+    epoch = buffer.Batches(8, 2, 4, 2, compiled=False)
+    ours = buffer.random_images("ours, float32", epoch)
+    plain = buffer.random_images("plain", epoch)
+    assert ours.result.shape == plain.result.shape == (1, 2, plain.result.shape[2])
+    assert distance(ours.result, plain.result) < 1e-4
 
 
 def test_networks_are_those_of_the_public_way(tmp_path):
-    ours, plain = (train.networks(way, tmp_path / way, 2, 3)() for way in ("ours", "plain"))
-    assert len(ours) == 8 and apart(ours, plain) < 1e-4
-    assert apart(plain[0], plain[1]) > 0.1 and apart(plain[0], plain[2]) > 1e-3  # another repeat, another loss
+    ours, plain = (train.networks(way, tmp_path / way, 2, 3).work() for way in ("ours", "plain"))
+    assert len(ours) == 8
+    assert distance(ours, plain) < 1e-4
+    assert distance(plain[0], plain[1]) > 0.1, "another repeat"
+    assert distance(plain[0], plain[2]) > 1e-3, "another loss"
 
 
-SMALL = {"iterations": 1, "syn_steps": 3, "batch_syn": None}
+THREE_STEPS = {"iterations": 1, "syn_steps": 3, "batch_syn": None}
+UPDATES = {
+    "mtt": distill.MTT | {"syn_steps": 3},
+    "rtp": THREE_STEPS,
+    "dc": distill.MATCHING,
+    "dsa": distill.MATCHING,
+}
 
 
-@pytest.mark.parametrize("backbone, settings", [("mtt", distill.MTT | {"syn_steps": 3}), ("rtp", SMALL), ("dc", distill.MATCHING), ("dsa", distill.MATCHING)])
-def test_updates_are_those_of_the_public_way(tmp_path, backbone, settings):
-    case = distill.Case(backbone, 2, settings, (1, 8, 8, 2), False, 0, classes=3)
-    ours, plain = (make(case, distill.problem(case, tmp_path))() for make in (distill.ours, distill.plain))
-    assert float(plain.norm()) > 0 and apart(ours, plain) < 1e-4
+@pytest.mark.parametrize("backbone", UPDATES)
+def test_updates_are_those_of_the_public_way(tmp_path, backbone):
+    shape = distill.Shape(1, 8, 8, 2)
+    case = distill.Case(backbone, 2, UPDATES[backbone], shape, False, 0, classes=3)
+    ours = distill.ours(case, distill.problem(case, tmp_path))()
+    plain = distill.plain(case, distill.problem(case, tmp_path))()
+    assert float(plain.norm()) > 0
+    assert distance(ours, plain) < 1e-4
 
 
 def test_temperatures_are_the_best_ones():
-    best = exact(*made(3000, 20))
-    assert float(calibrate.fit("ours", 3000, 20)()) == pytest.approx(best, rel=1e-5)
-    assert float(calibrate.fit("plain", 3000, 20)()) == pytest.approx(best, rel=1e-2)
+    best = calibrate.exact(*calibrate.made(3000, 20))
+    assert float(calibrate.temperature("ours", 3000, 20).result) == pytest.approx(best, rel=1e-5)
+    assert float(calibrate.temperature("plain", 3000, 20).result) == pytest.approx(best, rel=1e-2)
+
+
+# What is measured
 
 
 def test_growth_measures_each_size_in_a_process_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(growth, "AXES", {"calibrate": {"100 classes": growth.AXES["calibrate"]["100 classes"]._replace(values=(1000,))}})
+    axis = growth.AXES["calibrate"]["100 classes"]._replace(values=(1000,))
+    monkeypatch.setattr(growth, "AXES", {"calibrate": {"100 classes": axis}})
     monkeypatch.setattr(growth, "FOLDER", tmp_path)
     monkeypatch.setattr(measure, "FOLDER", tmp_path)
     growth.main("--runs", "2")
     results = json.loads((tmp_path / "growth-calibrate.json").read_text())["results"]
     assert [(line["way"], line["value"]) for line in results] == [("plain", 1000), ("ours", 1000)]
-    assert all(0 < line["min"] <= line["median"] <= line["max"] and line["peak_mib"] > 50 for line in results)
-    assert all((tmp_path / f"growth-calibrate.{ending}").stat().st_size > 100 for ending in ("svg", "png", "csv"))
+    for line in results:
+        assert 0 < line["min"] <= line["median"] <= line["max"]
+        assert line["peak_mib"] > 50
+    for ending in ("svg", "csv"):
+        assert (tmp_path / f"growth-calibrate.{ending}").stat().st_size > 100
 
 
 def test_growth_names_what_it_can_measure(capsys):
     with pytest.raises(SystemExit):
         growth.main("speed")
-    assert "speed: no such benchmark; allowed: buffer, distill, train, calibrate" in capsys.readouterr().err
+    message = "speed: no such benchmark; allowed: buffer, distill, train, calibrate"
+    assert message in capsys.readouterr().err
 
 
 def test_a_floor_is_below_what_was_measured():
     rates = measure.rates(runs=2)
     a = torch.randn(1024, 1024)
-    assert min(measure.timed(lambda: a @ a) for _ in range(4)) > 0.3 * 2 * 1024**3 / rates["float32_operations"]
+    fastest = min(measure.timed(lambda: a @ a) for _ in range(4))
+    floor = 2 * 1024**3 / rates["float32_operations"]
+    assert fastest > 0.3 * floor
     assert np.isfinite(list(rates.values())).all()
 
+
+# The public programs
 
 PROGRAM = """
 import argparse, time, torch, wandb
@@ -79,12 +114,17 @@ for key in ("ipc", "syn_steps", "expert_epochs", "max_start_epoch", "num_eval", 
 for key in ("lr_img", "lr_lr"):
     parser.add_argument(f"--{key}", type=float)
 args = parser.parse_args()
-channel, im_size, num_classes, class_names, mean, std, dst_train, dst_test, testloader, _, class_map, _ = get_dataset("CIFAR10", "data")
-assert dst_train[11][0].shape == (channel, *im_size) and class_map[dst_train[11][1]] == 1 and len(next(iter(testloader))) == 2
+data = get_dataset("CIFAR10", "data")
+channel, im_size, num_classes, class_names, mean, std, dst_train, dst_test, testloader = data[:9]
+class_map = data[10]
+assert dst_train[11][0].shape == (channel, *im_size)
+assert class_map[dst_train[11][1]] == 1
+assert len(next(iter(testloader))) == 2
 wandb.init(config=args)
 assert wandb.config._items["syn_steps"] == 30
 (expert,) = torch.load("buffers/CIFAR10_NO_ZCA/ConvNet/replay_buffer_0.pt")
-assert len(expert) > args.max_start_epoch - 1 + args.expert_epochs and expert[0][0].shape == (128, 3, 3, 3)
+assert len(expert) > args.max_start_epoch - 1 + args.expert_epochs
+assert expert[0][0].shape == (128, 3, 3, 3)
 for it in range(args.Iteration + 1):
     wandb.log({"Progress": it}, step=it)
     wandb.log({"Synthetic_LR": 0.01}, step=it)
@@ -94,20 +134,81 @@ for it in range(args.Iteration + 1):
 
 
 def test_a_public_program_is_timed_between_its_iterations(tmp_path):
-    """A stand-in for a clone, as their code is not ours to keep; it asks for what MTT's `distill.py` asks for."""
+    """A program that asks for what MTT's `distill.py` asks for stands in for a clone."""
     (tmp_path / "distill.py").write_text(PROGRAM)
     (tmp_path / "utils.py").write_text("get_dataset = None\n")
-    found = measure.in_process("benchmarks.public", "MTT, CIFAR-10, IPC 10, 30 steps", tmp_path, 3)
-    assert len(found["seconds"]) == 3 and all(0.02 <= seconds < 0.2 for seconds in found["seconds"]) and found["peak_mib"] > 50
+    name = "MTT, CIFAR-10, IPC 10, 30 steps"
+    times = measure.in_process("benchmarks.public", name, tmp_path, 3)
+    assert len(times["seconds"]) == 3
+    assert all(0.02 <= seconds < 0.2 for seconds in times["seconds"])
+    assert times["peak_mib"] > 50
 
 
 def test_public_code_that_is_not_there_is_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(public, "FOLDER", tmp_path)
     monkeypatch.setattr(measure, "FOLDER", tmp_path)
     public.main(str(tmp_path))
     assert capsys.readouterr().err.count("left out, there is no ") == len(public.CASES)
     assert not list(tmp_path.iterdir())
 
 
-def test_readme_shows_what_was_measured():
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    assert all(table in readme and table.count("\n") > 6 for table in tables())
+# The whole pipeline
+
+
+def test_the_clock_notes_when_a_stage_began_and_ended(tmp_path):
+    for name in ("stages", "benchmarks"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    times = tmp_path / "times.jsonl"
+    programs = repro.python_with_clock(tmp_path / "bin")
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "TIMELINE": str(times)}
+    subprocess.run("python -m stages.code", shell=True, cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "data/code/train.json").exists()
+    (stage,) = [json.loads(line) for line in times.read_text().splitlines()]
+    assert stage["stage"] == "code"
+    assert stage["begun"] < stage["imported"] < stage["ended"]
+
+
+def test_a_timeline_parts_dvc_python_and_work():
+    train = {"stage": "train a", "begun": 10.0, "imported": 12.0, "ended": 20.0}
+    report = {"stage": "report", "begun": 21.0, "imported": 21.5, "ended": 24.0}
+    lines = repro.timeline([report, train], 7.0, 26.0)
+    assert lines == [
+        {"stage": "train a", "dvc": 3.0, "start": 2.0, "work": 8.0},
+        {"stage": "report", "dvc": 1.0, "start": 0.5, "work": 2.5},
+        {"stage": "", "dvc": 2.0, "start": 0.0, "work": 0.0},
+    ]
+    assert repro.summed(lines) == {"stages": 2, "dvc": 6.0, "start": 2.5, "work": 10.5}
+
+
+def test_one_color_is_changed(tmp_path):
+    file = tmp_path / "stages/reporting/style.py"
+    file.parent.mkdir(parents=True)
+    before = (ROOT / "stages/reporting/style.py").read_text()
+    file.write_text(before)
+    repro.change_color(tmp_path)
+    pairs = zip(before.splitlines(), file.read_text().splitlines(), strict=True)
+    changed = [new.strip() for old, new in pairs if old != new]
+    assert changed == ['"mts": "#000000",']
+
+
+# The tables
+
+
+def test_tables_show_shares_of_the_way_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "FOLDER", tmp_path)
+    share = {"of_plain": 0.5, "peak_of_plain": 0.25}
+    plain = {"way": "plain", "setting": "digits", "median": 2.0}
+    half = {"way": "ours, bfloat16", "setting": "digits", "median": 1.0} | share
+    for benchmark in ("buffer", "train", "distill", "calibrate"):
+        write_json(tmp_path / f"{benchmark}.json", {"settings": {}, "results": [plain, half]})
+    write_json(tmp_path / "public.json", {"settings": {}, "results": []})
+    _, ways = table.tables()
+    assert "| `buffer` | digits, bfloat16 | 2 | 1 | 0.50 | 0.25 |" in ways
+
+
+def test_the_readme_shows_what_was_measured():
+    readme = (Path(__file__).parent.parent / "benchmarks/README.md").read_text()
+    for text in table.tables():
+        assert text in readme
+        assert text.count("\n") > 6

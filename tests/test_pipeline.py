@@ -1,4 +1,4 @@
-"""dvc.yaml against the code: stages depend on exactly what they import, and committed results on the committed code."""
+"""dvc.yaml against the code, the code against its style, and committed results against the committed code."""
 
 import ast
 import json
@@ -10,57 +10,90 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
+from project import FOR_ALL_ROWS, ROOT, make_project, run, suite
 from safetensors.numpy import load_file
 
 from stages import code
+from stages.settings import project as settings
 
-ROOT = Path(__file__).parent.parent
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES = DVC["stages"]
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages' `python` is this one
 WITHOUT_CODE = ("check", "code")  # these two depend on all of stages/
 
 
-def methods(folder: str) -> set[str]:
-    return {str(f.relative_to(ROOT)) for f in (ROOT / folder).glob("*.py") if f.stem != "__init__"}
+def body(stage: str) -> dict:
+    return STAGES[stage].get("do", STAGES[stage])
 
 
-def closure(modules: set[str]) -> set[str]:
-    return code.closure(ROOT, modules)
+def modules(room: str) -> set[Path]:
+    return set(code.modules_in(ROOT / "stages" / room))
+
+
+def closure(names: set[Path]) -> set[Path]:
+    return code.closure(ROOT, list(names))
+
+
+def stage_file(stage: str) -> Path:
+    return ROOT / "stages" / f"{stage}.py"
+
+
+def dvc(folder: Path, *words: str) -> str:
+    """The output of a dvc command in a folder."""
+    command = [sys.executable, "-m", "dvc", *words]
+    environment = os.environ | {"PATH": PATH}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# What stages depend on
+
+
+def test_the_files_of_stages_are_the_stages_of_the_pipeline():
+    assert {file.stem for file in modules("")} == STAGES.keys()
+    for stage in STAGES:
+        assert body(stage)["cmd"].split()[:3] == ["python", "-m", f"stages.{stage}"]
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in WITHOUT_CODE])
-def test_a_stage_depends_on_the_code_that_it_runs(stage):
-    body = STAGES[stage].get("do", STAGES[stage])
+def test_a_stage_depends_on_its_list_of_modules(stage):
     named = "distill/${item.backbone}" if stage == "distill" else stage
-    assert [dep for dep in body["deps"] if dep.startswith("data/code/")] == [f"data/code/{named}.json"]
-    assert not [dep for dep in body["deps"] if dep.endswith(".py")]
-    assert body["cmd"].split()[:3] == ["python", "-m", f"stages.{stage}"]
+    dependencies = body(stage)["deps"]
+    assert [path for path in dependencies if path.startswith("data/code/")] == [f"data/code/{named}.json"]
+    assert not [path for path in dependencies if path.endswith(".py")]
 
 
 def test_the_lists_have_every_module_that_a_stage_loads():
-    """Held against what Python itself has loaded after importing the stage and the methods that it finds by name."""
-    lists = code.lists(ROOT)
-    run = """
+    """Compared with what Python has loaded after importing a stage and the methods that it finds by name."""
+    program = """
 import importlib, json, sys
 from pathlib import Path
-found = {}
+loaded = {}
 for name, more in json.loads(sys.argv[1]).items():
-    for loaded in [module for module in sys.modules if module.startswith("stages")]:
-        del sys.modules[loaded]
+    for module in [module for module in sys.modules if module.startswith("stages")]:
+        del sys.modules[module]
     for module in [f"stages.{name.split('/')[0]}", *more]:
         importlib.import_module(module)
-    found[name] = [str(Path(file).relative_to(Path.cwd())) for module in list(sys.modules) if module.startswith("stages.") and (file := sys.modules[module].__file__)]
-print(json.dumps(found))
+    files = [sys.modules[module].__file__ for module in list(sys.modules) if module.startswith("stages.")]
+    loaded[name] = [str(Path(file).relative_to(Path.cwd())) for file in files if file]
+print(json.dumps(loaded))
 """
-    by_name = {"train": methods("stages/losses"), "architectures": methods("stages/networks")}
-    asked = {name: [f"stages.distillers.{name.split('/')[1]}"] if "/" in name else sorted(m[:-3].replace("/", ".") for m in by_name.get(name, [])) for name in lists}
-    loaded = json.loads(subprocess.run([sys.executable, "-c", run, json.dumps(asked)], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-    for name, modules in loaded.items():
-        modules = {module for module in modules if not module.endswith("__init__.py")}
-        assert modules <= lists[name].keys(), name
-        later = lists[name].keys() - modules
-        assert later <= {"stages/masked.py", *closure({"stages/masked.py"})}, f"{name}: only what calibrate imports at need is not loaded at once"
+    lists = code.lists(ROOT)
+    found_by_name = {"train": modules("losses"), "architectures": modules("networks")}
+    asked = {}
+    for name in lists:
+        stage, _, backbone = name.partition("/")
+        files = [f"stages.backbones.{backbone}"] if backbone else []
+        files += [f"stages.{file.parent.name}.{file.stem}" for file in found_by_name.get(stage, ())]
+        asked[name] = files
+    command = [sys.executable, "-c", program, json.dumps(asked)]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name, files in json.loads(output).items():
+        assert {file for file in files if not file.endswith("__init__.py")} <= lists[name].keys(), name
 
 
 def test_an_edit_re_runs_the_stages_that_import_it_and_no_others(tmp_path):
@@ -74,96 +107,300 @@ def test_an_edit_re_runs_the_stages_that_import_it_and_no_others(tmp_path):
         after = code.lists(tmp_path)
         return {name for name in after if after[name] != before.get(name)}
 
-    assert changed("stages/shared/unroll.py") == {f"distill/{backbone}" for backbone in ("mtt", "rtp", "dc", "dsa")}
-    assert changed("stages/page.py") - {"page"} == {"report"}
+    unrolled = {f"distill/{backbone}" for backbone in ("mtt", "rtp", "dc", "dsa")}
+    assert changed("stages/distillation/unroll.py") - {"check"} == unrolled
+    assert changed("stages/reporting/page.py") == {"report"}
     assert changed("stages/losses/focal.py") == {"train"}
-    assert changed("stages/calibrators/early_stopped.py") - {"standalone", "check"} == {"calibrate", "ablate"}
-    everything = changed("stages/shared/errors.py")
-    assert STAGES.keys() - WITHOUT_CODE - everything == {"distill"} and "distill/dc" in everything
+    assert changed("stages/calibrators/early_stopped.py") == {"calibrate", "ablate"}
+    everything = changed("stages/runtime/errors.py")
+    assert STAGES.keys() - set(WITHOUT_CODE) - everything == {"distill"} and "distill/dc" in everything
 
 
-@pytest.mark.parametrize("stage", ["calibrate", "evaluate", "ablate", "pictures", "analyses", "report"])
-def test_stages_that_need_no_torch_do_not_import_it(stage):
-    code = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+def test_a_changed_row_re_runs_that_row_alone_in_every_expensive_stage(tmp_path):
+    """`dvc status` before and after one key of one row is changed, and one row added."""
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("suites", "stages", "reports"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    dvc(tmp_path, "init", "--no-scm", "-q")
+    unchanged = with_other_params(tmp_path)
+    path = tmp_path / "suites/digits.yaml"
+    values = yaml.safe_load(path.read_text())
+    values["runs"]["digits-dc-ipc1"]["epochs"] = 7
+    values["runs"]["digits-new-ipc2"] = values["runs"]["digits-dc-ipc1"] | {"ipc": 2}
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    changed = with_other_params(tmp_path) - unchanged
+    assert changed == {"train@digits-dc-ipc1", "distill@digits-new-ipc2", "train@digits-new-ipc2"}
 
 
-def test_report_imports_no_training_code():
-    assert not closure({"stages/report.py"}) & ({"stages/train.py", "stages/distill.py", "stages/shared/training.py"} | methods("stages/losses"))
+def with_other_params(folder: Path) -> set[str]:
+    """The stages whose settings are not those of dvc.lock."""
+    names = set()
+    for stage, changes in json.loads(dvc(folder, "status", "--json")).items():
+        for change in changes:
+            states = change.get("changed deps", {}) if isinstance(change, dict) else {}
+            if any(path.endswith(".yaml") and state != "deleted" for path, state in states.items()):
+                names.add(stage)
+    return names
 
 
-def test_only_what_may_reads_the_test_split():
-    """Walk the code of the stages that make sets, networks and temperatures, with all that it imports, for calls that read test data."""
-    data = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    for stage in ("buffer", "distill", "masked", "calibrate"):
-        modules = closure({f"stages/{stage}.py"} | methods("stages/distillers") | methods("stages/calibrators"))
-        readers = {module for module in modules for node in ast.walk(ast.parse((ROOT / module).read_text())) if isinstance(node, ast.Constant) and node.value in ("test", "test.safetensors")}
-        assert readers <= {"stages/shared/sources.py"}, "which makes the split"
-        assert not any("logits" in dep for dep in data[stage]["do"]["deps"])
-    assert all("data/prepare" not in dep for dep in data["calibrate"]["do"]["deps"]), "a temperature needs no images"
+# Which settings stages read
 
 
-def test_training_passes_test_labels_on_and_no_further():
-    uses = [line.strip() for line in (ROOT / "stages/train.py").read_text().splitlines() if "test.labels" in line]
-    assert uses == ['write_tensors(folder / "logits.safetensors", logits | {"labels": test.labels})']
-    assert not [line for line in (ROOT / "stages/shared/repeats.py").read_text().splitlines() if "test" in line and "labels" in line]
+class Recorded(dict):
+    """Settings that note the way to every key that is looked up in them."""
+
+    def __init__(self, values: dict, way: tuple, noted: set):
+        super().__init__(values)
+        self.way, self.noted = way, noted
+
+    def __getitem__(self, key):
+        value = super().__getitem__(key)
+        way = (*self.way, key)
+        self.noted.add(way)
+        return Recorded(value, way, self.noted) if isinstance(value, dict) else value
+
+
+def test_stages_read_the_settings_that_they_depend_on(tmp_path, monkeypatch):
+    """Every stage reads all the keys that dvc.yaml lists for it, and no other key."""
+    monkeypatch.chdir(make_project(tmp_path))
+    noted: set[tuple] = set()
+    read_yaml = settings.read_yaml
+    monkeypatch.setattr(settings, "read_yaml", lambda path: Recorded(read_yaml(path), (path.name,), noted))
+    values = suite()
+    order = ["prepare", "buffer", "distill", "train", *FOR_ALL_ROWS]
+    for stage in order:
+        kind = STAGES[stage]["foreach"].strip("${}") if "foreach" in STAGES[stage] else None
+        for name in values[kind] if kind else [None]:
+            noted.clear()
+            run(stage, *([name] if name else []))
+            # Dictionaries on the way to a key are no keys that were read.
+            keys = {way for way in noted if not any(way == other[: len(way)] != other for other in noted)}
+            item = values[kind][name] if kind else {}
+            compare(stage, name, keys, item, kind)
+
+
+def compare(stage: str, name: str | None, keys: set[tuple], item: dict, kind: str | None) -> None:
+    listed = {way for entry in body(stage).get("params", []) for way in ways(entry, name, item)}
+    execution = {("params.yaml", "device"), ("params.yaml", "data_root")}
+    in_paths = {
+        ("shapes.yaml", kind, name, key) for key in re.findall(r"\$\{item\.(\w+)\}", str(body(stage)))
+    }
+    in_paths |= {("shapes.yaml", "runs", name, key) for _, _, _, key in in_paths}
+    for way in keys - execution - in_paths:
+        if way[0] == "shapes.yaml" and "suites" in body(stage)["deps"]:
+            continue
+        assert any(way[: len(other)] == other for other in listed), f"{stage} reads {way}"
+    for other in listed:
+        assert any(way[: len(other)] == other for way in keys), f"{stage} does not read {other}"
+
+
+def ways(entry, name: str | None, item: dict) -> list[tuple]:
+    """The keys of an entry of `params`, e.g. ("shapes.yaml", "runs", "shapes-mtt-ipc2", "epochs")."""
+    if isinstance(entry, str):
+        return [("params.yaml", *entry.split("."))]
+    (keys,) = entry.values()
+    found = []
+    for key in keys:
+        filled = key.replace("${key}", str(name)).replace("${item.dataset}", item.get("dataset", ""))
+        found.append(("shapes.yaml", *filled.split(".")))
+    return found
 
 
 def test_execution_settings_are_no_parameters():
     text = (ROOT / "dvc.yaml").read_text()
-    assert "- device" not in text and "execution" not in text
+    assert "- device" not in text and "data_root" not in text
+
+
+# What stages import and read
+
+
+@pytest.mark.parametrize(
+    "stage", ["check", "code", "masked", "calibrate", "evaluate", "ablate", "pictures", "analyses", "report"]
+)
+def test_stages_that_need_no_torch_do_not_import_it(stage):
+    program = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+def test_checking_the_settings_takes_no_torch():
+    program = """
+import sys
+from stages.check import check, listed_suites
+check(listed_suites())
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+def test_report_imports_no_training_code():
+    training = modules("training") | modules("losses") | {stage_file("train"), stage_file("distill")}
+    assert not closure({stage_file("report")}) & training
+
+
+def test_rooms_import_each_other_in_one_direction_only():
+    above: dict[str, set[str]] = {}
+    for file in (ROOT / "stages").glob("*/*.py"):
+        for other in code.imports(ROOT, file):
+            if other.parent not in (file.parent, ROOT / "stages"):
+                above.setdefault(file.parent.name, set()).add(other.parent.name)
+        assert not [other for other in code.imports(ROOT, file) if other.parent == ROOT / "stages"], file
+    done: set[str] = set()
+    while waiting := above.keys() - done:
+        lowest = {room for room in waiting if not (above[room] & waiting)}
+        assert lowest, f"rooms that import each other: {sorted(waiting)}"
+        done |= lowest
+
+
+def test_only_what_may_reads_the_test_split():
+    """Walk the code of the stages that make sets, networks and temperatures for names of test data."""
+    for stage in ("buffer", "distill", "masked", "calibrate"):
+        reached = closure({stage_file(stage)} | modules("backbones") | modules("calibrators"))
+        readers = set()
+        for module in reached:
+            for node in ast.walk(ast.parse(module.read_text())):
+                if isinstance(node, ast.Constant) and node.value in ("test", "test.safetensors"):
+                    readers.add(module.relative_to(ROOT / "stages"))
+        assert {reader.parts[0] for reader in readers} <= {"images"}, "the room that makes the split"
+    assert "data/prepare" not in STAGES["calibrate"]["deps"], "a temperature needs no images"
+    assert "data/train" not in STAGES["calibrate"]["deps"], "nor test logits"
+
+
+# What is committed
 
 
 def test_committed_results_belong_to_the_committed_code():
-    """`dvc status` finds nothing changed: what is absent (data/ in a fresh clone) may be absent, nothing may differ."""
+    """`dvc status` finds nothing changed but what a fresh clone does not have."""
     if not (ROOT / "dvc.lock").exists() or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout with a dvc.lock")
-    run = subprocess.run([sys.executable, "-m", "dvc", "status", "--json"], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    changed = [
-        f"{stage}: {path} {state}"
-        for stage, groups in json.loads(run.stdout).items()
-        for group in groups
-        for files in (group.values() if isinstance(group, dict) else [{stage: group}])
-        for path, state in (files.items() if isinstance(files, dict) else [(stage, files)])
-        if not (state in ("deleted", "not in cache") and path.startswith("data/"))
-    ]
+    changed = []
+    for stage, changes in json.loads(dvc(ROOT, "status", "--json")).items():
+        for change in changes:
+            groups = change.values() if isinstance(change, dict) else [{stage: change}]
+            for files in groups:
+                states = files.items() if isinstance(files, dict) else [(stage, files)]
+                changed += [f"{stage}: {path} {state}" for path, state in states if not absent(path, state)]
     assert not changed
 
 
-@pytest.mark.parametrize("table", ["table1", "table5"])
-def test_the_readme_shows_the_committed_tables(table):
-    lines = [line for line in (ROOT / f"reports/{table}.md").read_text().splitlines() if line.startswith("|")]
-    assert len(lines) > 4 and "\n".join(lines) in (ROOT / "README.md").read_text()
+def absent(path: str, state) -> bool:
+    """Whether the state is that of a file below data/ which a fresh clone does not have."""
+    return state in ("deleted", "not in cache") and path.startswith("data/")
+
+
+def markdown_rows(text: str) -> dict[str, dict[str, str]]:
+    """Cells of a table by the name of the row and of the column."""
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"
+    ]
+    names, _, *rows = lines
+    return {row[0]: dict(zip(names, row)) for row in rows}
+
+
+def test_the_readmes_table_has_the_committed_numbers():
+    section = (ROOT / "README.md").read_text().split("## What was found")[1].split("\n## ")[0]
+    committed = {}
+    for table in ("table1", "table5"):
+        committed |= markdown_rows((ROOT / f"reports/tables/{table}.md").read_text())
+    shown = markdown_rows(section)
+    assert len(shown) >= 5
+    for name, cells in shown.items():
+        assert cells == {column: committed[name][column] for column in cells}
+
+
+def test_the_readmes_sentences_have_the_committed_numbers():
+    """The sentences about MTS on CIFAR-10 have the numbers of Table 5 and of the starting values."""
+    text = " ".join((ROOT / "README.md").read_text().split())
+    starts = pd.read_csv(ROOT / "reports/tables/starts.csv")
+    table5 = pd.read_csv(ROOT / "reports/tables/table5.csv")
+    starts = starts[starts["row"] == "cifar10-mtt-ipc1-20"]
+    row = table5[table5["row"] == "cifar10-mtt-ipc1-20"].set_index("method")
+
+    def ece(ratio: float, start: float) -> str:
+        fits = starts[starts["steps"] == 50]
+        fit = fits[(fits["ratio"] == ratio) & (fits["start"] == start)]
+        return f"{100 * fit['ece_mean'].item():.1f}"
+
+    ours = f"{100 * row.ece_mean['raw']:.1f} to {100 * row.ece_mean['mts']:.1f}"
+    papers = f"{row.paper_percent['raw']:.1f} to {row.paper_percent['mts']:.1f}"
+    assert f"ECE falls from {ours} (paper: {papers})" in text
+    assert f"without any mask ends at {ece(0, 1.5)}" in text
+    assert f"T = 1 in place of 1.5 it stays at {ece(0.3, 1)}" in text
+    assert f"run to its optimum it ends at {100 * row.ece_mean['mts_converged']:.1f}" in text
 
 
 def test_the_readmes_backbone_is_one_file_and_one_row(tmp_path):
-    """Paste both blocks of "Add a backbone" into a copy of the project, and let DVC build the new row's set."""
-    blocks = re.findall(r"\n\n((?:    .*\n|\n)+)", (ROOT / "README.md").read_text().split("## Add a backbone")[1].split("\n## ")[0])
-    code, row = (textwrap.dedent(block) for block in blocks)
+    """Both blocks of "Add a backbone" in a copy of the project give a line of Table 5 by one command."""
+    section = (ROOT / "README.md").read_text().split("## Add a backbone")[1].split("\n## ")[0]
+    blocks = re.findall(r"\n\n((?:    .*\n|\n)+)", section)
+    program, row = (textwrap.dedent(block) for block in blocks)
     (tmp_path / "data").mkdir()
-    for name in ("stages", "suites", "data/nothing", "params.yaml", "dvc.yaml"):
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
-    (tmp_path / "stages/distillers/means.py").write_text(code)
-    suite = tmp_path / "suites/digits.yaml"
-    suite.write_text(suite.read_text().replace("\nruns:\n", "\nruns:\n" + textwrap.indent(row, "  ") + "\n"))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages' `python` is this one
-    for command in ("init --no-scm -q", "repro -q distill@digits-means-ipc1"):
-        run = subprocess.run([sys.executable, "-m", "dvc", *command.split()], cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PATH": path})
-        assert run.returncode == 0, run.stderr
-    made = load_file(tmp_path / "data/distill/digits-means-ipc1/set.safetensors")
-    losses = [float(line.split(",")[1]) for line in (tmp_path / "data/distill/digits-means-ipc1/curve.csv").read_text().split()[1:]]
-    assert made["images"].shape == (10, 1, 8, 8) and len(losses) == 100 and sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    for name in ("stages", "suites", "reports/cifar10"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("data/nothing", "params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "stages/backbones/means.py").write_text(program)
+    path = tmp_path / "suites/digits.yaml"
+    text = path.read_text()
+    end_of_rows = "\narchitectures:"
+    path.write_text(text.replace(end_of_rows, "\n" + textwrap.indent(row, "  ") + end_of_rows))
+    dvc(tmp_path, "init", "--no-scm", "-q")
+    environment = os.environ | {"PATH": PATH}
+    command = [sys.executable, "-m", "stages.tools.row", "digits-means-ipc1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "data/distill/digits-means-ipc1"
+    lines = (folder / "curve.csv").read_text().split()[1:]
+    losses = [float(line.split(",")[1]) for line in lines]
+    assert load_file(folder / "set.safetensors")["images"].shape == (10, 1, 8, 8)
+    assert len(losses) == 100 and sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    lines = markdown_rows((tmp_path / "reports/tables/table5.md").read_text())
+    assert lines["digits-means-ipc1"]["MTS"] not in ("missing", "-")
+    assert lines["digits-mtt-ipc1"]["MTS"] == "missing"
+    assert (tmp_path / "reports/metrics/digits-means-ipc1.json").exists()
 
 
 def test_the_readme_has_the_two_commands():
     readme = (ROOT / "README.md").read_text()
-    assert "    pip install uv && uv run dvc repro\n" in readme and "    pip install uv && uv run pytest\n" in readme
+    assert "    pip install uv && uv run dvc repro\n" in readme
+    assert "    pip install uv && uv run pytest\n" in readme
+    assert len(readme.splitlines()) <= 150
+
+
+def git_files() -> list[str]:
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    return subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
 
 
 def test_nothing_of_one_machine_is_committed():
-    if shutil.which("git") is None or not (ROOT / ".git").exists():
-        pytest.skip("not a git checkout")
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    files = git_files()
     assert "uv.lock" not in files
-    assert not [f for f in files if f.endswith((".pt", ".pkl", ".pickle", ".npy"))]
+    assert not [file for file in files if file.endswith((".pt", ".pkl", ".pickle", ".npy"))]
+
+
+# The style of the code
+
+
+@pytest.mark.parametrize("words", [["format", "--check"], ["check"]])
+def test_the_code_is_formatted_and_linted(words):
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *words, "."], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_types_are_right():
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_functions_are_short_and_take_few_arguments():
+    """At most 45 lines and 6 arguments, `self` aside."""
+    for file in (ROOT / "stages").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                arguments = [a.arg for a in (*node.args.args, *node.args.kwonlyargs) if a.arg != "self"]
+                where = f"{file.relative_to(ROOT)}: {node.name}"
+                assert len(arguments) <= 6, where
+                assert node.end_lineno - node.lineno < 45, where

@@ -1,4 +1,4 @@
-"""MTS without the pipeline: what the README shows, on a plain network of PyTorch."""
+"""MTS without the pipeline: what the READMEs show, on a plain network of PyTorch."""
 
 import json
 import re
@@ -10,102 +10,144 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.numpy import save_file
 from torch import nn
 
 from stages.calibrators.early_stopped import early_stopped
-from stages.calibrators.settings import CalibrateSettings
-from stages.shared.errors import UserError
-from stages.shared.settings import parse, read_yaml
-from stages.standalone import PAPER, calibrated, fit_mts, fit_temperatures, judge, read_logits
+from stages.runtime.errors import UserError
+from stages.settings.calibrate import CalibrateSettings
+from stages.settings.project import read_yaml
+from stages.settings.section import parse
+from stages.tools.standalone import (
+    PAPER,
+    calibrated,
+    fit_mts,
+    fit_temperatures,
+    judge,
+    predict,
+    read_logits,
+)
 
-ROOT = Path(__file__).parent.parent
-SECTION = (ROOT / "README.md").read_text().split("## Without the pipeline")[1].split("\n## ")[0]
-CODE, COMMAND = (textwrap.dedent(block) for block in re.findall(r"\n\n((?:    .*\n|\n)+)", SECTION))
+
+def indented_block(readme: str, words: str) -> str:
+    """The block of code in a README that has these words."""
+    text = (ROOT / readme).read_text()
+    blocks = re.findall(r"\n\n((?:    .*\n|\n)+)", text)
+    (block,) = [block for block in blocks if words in block]
+    return textwrap.dedent(block)
 
 
 @pytest.fixture(scope="module")
-def mine():
-    """A small network that has learned 40 noisy images of 4 classes by heart."""
+def mine() -> dict:
+    """A network that has learned 40 noisy images of 4 classes by heart, under the READMEs' names."""
     torch.manual_seed(0)
     centres = torch.randn(4, 3, 8, 8)
-
-    def some(count):
-        labels = torch.arange(count) % 4
-        return centres[labels] + 2 * torch.randn(count, 3, 8, 8), labels
-
-    (images, labels), (test_images, test_labels) = some(40), some(400)
+    labels = torch.arange(40) % 4
+    test_labels = torch.arange(400) % 4
+    images = centres[labels] + 2 * torch.randn(40, 3, 8, 8)
+    test_images = centres[test_labels] + 2 * torch.randn(400, 3, 8, 8)
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 4))
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(200):
         optimiser.zero_grad()
         nn.functional.cross_entropy(model(images), labels).backward()
         optimiser.step()
-    return {"model": model, "images": images, "labels": labels, "test_images": test_images, "test_labels": test_labels.numpy()}
+    return {
+        "model": model.eval(),
+        "images": images,
+        "labels": labels,
+        "test_images": test_images,
+        "test_labels": test_labels.numpy(),
+    }
 
 
-def test_the_readmes_lines_run(mine, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("readme", ["README.md", "stages/tools/README.md"])
+def test_the_lines_of_a_readme_run(readme, mine, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = dict(mine)
-    exec(CODE, names)
-    raw, ours = capsys.readouterr().out.split()[:2]
-    assert float(raw) == pytest.approx(judge(names["logits"], mine["test_labels"])["ece"]) and 0 <= float(ours) <= 1
-    assert (tmp_path / "reliability.png").stat().st_size > 5000
-    assert names["probabilities"].shape == (400, 4) and np.allclose(names["probabilities"].sum(1), 1)
-    expected = torch.softmax(mine["model"](mine["test_images"]) / names["T"], 1).detach().numpy()
-    assert np.allclose(names["probabilities"], expected, atol=1e-5)
+    exec(indented_block(readme, "from stages.tools.standalone import"), names)
+    raw, scaled, *_ = capsys.readouterr().out.split()
+    assert float(raw) == judge(names["logits"], mine["test_labels"])["ece"]
+    assert float(scaled) == judge(names["logits"], mine["test_labels"], names["T"])["ece"]
+    assert np.array_equal(names["logits"], predict(mine["model"], mine["test_images"]))
+    if "diagram" in names:
+        assert (tmp_path / "reliability.png").stat().st_size > 5000
 
 
-def test_it_is_the_pipelines_fit(mine):
+def test_probabilities_are_the_softmax_at_a_temperature(mine):
+    with torch.no_grad():
+        logits = mine["model"](mine["test_images"])
+    expected = torch.softmax(logits / 1.7, 1).numpy()
+    assert np.allclose(calibrated(logits.numpy(), 1.7), expected, atol=1e-5)
+    assert calibrated(logits.numpy(), 2.0).max() < calibrated(logits.numpy(), 1.0).max()
+
+
+def test_the_fit_is_the_pipelines(mine):
     """At ratio 0 and with all images, MTS is temperature scaling of the logits on them."""
     everything = PAPER.model_copy(update={"share": 1.0})
-    model = mine["model"].eval()
-    fit = fit_mts(model, mine["images"], mine["labels"], 0.0, settings=everything)
-    with torch.no_grad():
-        logits = model(mine["images"])
-    assert fit.early_stopped.temperature == pytest.approx(early_stopped(logits.numpy(), mine["labels"].numpy(), PAPER).temperature, rel=1e-4)
-    assert fit.converged.bound_hit, "all images are right: the optimum is T -> 0"
-    assert fit_mts(model, mine["images"], mine["labels"], 0.5, seed=1) != fit_mts(model, mine["images"], mine["labels"], 0.5, seed=2)
+    fit = fit_mts(mine["model"], mine["images"], mine["labels"], 0.0, settings=everything)
+    logits = predict(mine["model"], mine["images"])
+    expected = early_stopped(logits, mine["labels"].numpy(), PAPER)
+    assert fit.early_stopped.temperature == pytest.approx(expected.temperature, rel=1e-4)
+    assert fit.converged.bound_hit, "all images are right, so the optimum is at T -> 0"
 
 
-def test_its_settings_are_the_pipelines():
-    assert PAPER == parse(CalibrateSettings, read_yaml(ROOT / "params.yaml")["calibrate"], "params.yaml")
+def test_another_seed_masks_other_elements(mine):
+    fits = [fit_mts(mine["model"], mine["images"], mine["labels"], 0.5, seed) for seed in (1, 2)]
+    assert fits[0] != fits[1]
+
+
+def test_the_settings_are_the_pipelines():
+    values = read_yaml(ROOT / "params.yaml")["calibrate"]
+    assert parse(CalibrateSettings, values, "params.yaml") == PAPER
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
-def test_the_readmes_command_runs(mine, ending, tmp_path):
+def test_the_command_of_the_readme_runs(ending, tmp_path):
     rng = np.random.default_rng(0)
     for name, count in (("fitting", 30), ("test", 200)):
-        values = {"logits": rng.normal(size=(count, 4)).astype(np.float32) * 3, "labels": rng.integers(0, 4, count)}
+        logits = rng.normal(size=(count, 4)).astype(np.float32) * 3
+        values = {"logits": logits, "labels": rng.integers(0, 4, count)}
         np.savez(tmp_path / f"{name}.npz", **values)
         save_file(values, tmp_path / f"{name}.safetensors")
-    words = COMMAND.replace("npz", ending).split()
-    run = subprocess.run([sys.executable, *words[1:3], *(str(tmp_path / word) for word in words[3:])], cwd=ROOT, capture_output=True, text=True)
+    command = indented_block("stages/tools/README.md", "python -m stages.tools.standalone")
+    _, *options, fitting, test, folder = command.replace("npz", ending).split()
+    paths = [str(tmp_path / name) for name in (fitting, test, folder)]
+    run = subprocess.run([sys.executable, *options, *paths], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+    assert "MTS" in run.stdout
     result = json.loads((tmp_path / "results" / "result.json").read_text())
-    logits, labels = read_logits(tmp_path / f"test.{ending}")
     fit = fit_temperatures(*read_logits(tmp_path / f"fitting.{ending}"))
-    assert result["MTS conv."] == judge(logits, labels, fit.converged.temperature) and "MTS" in run.stdout
-    assert calibrated(logits, 2.0).max() < calibrated(logits, 1.0).max()
+    logits, labels = read_logits(tmp_path / f"test.{ending}")
+    assert result["MTS conv."] == judge(logits, labels, fit.converged.temperature)
     assert (tmp_path / "results" / "reliability.png").exists()
 
 
+def test_the_command_names_its_words():
+    command = [sys.executable, "-m", "stages.tools.standalone", "fitting.npz"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: standalone: 1 words; expected: python -m stages.tools.standalone <")
+
+
 @pytest.mark.parametrize(
-    "values, expected",
+    "logits, labels, expected",
     [
-        ({"logits": np.zeros((3, 2))}, "'labels' is missing|labels is missing"),
-        ({"logits": np.zeros((3, 2)), "labels": np.zeros(4, int)}, r"logits \(3, 2\), labels \(4,\)"),
-        ({"logits": np.full((3, 2), np.nan), "labels": np.zeros(3, int)}, "not finite"),
-        ({"logits": np.zeros((3, 2)), "labels": np.full(3, 2)}, "labels from 2 to 2; expected whole numbers from 0 to 1"),
-        ({"logits": np.array([None, 3]), "labels": np.zeros(2, int)}, "not an .npz"),
+        (np.zeros((3, 2)), None, "'labels' is missing|labels is missing"),
+        (np.zeros((3, 2)), np.zeros(4, int), r"logits \(3, 2\), labels \(4,\)"),
+        (np.full((3, 2), np.nan), np.zeros(3, int), "not finite"),
+        (np.zeros((3, 2)), np.full(3, 2), "labels from 2 to 2; expected whole numbers from 0 to 1"),
+        (np.array([None, 3]), np.zeros(2, int), "not an .npz"),
     ],
 )
-def test_logits_that_cannot_be_used_are_refused(values, expected, tmp_path):
+def test_logits_that_cannot_be_used_are_refused(logits, labels, expected, tmp_path):
+    values = {"logits": logits} if labels is None else {"logits": logits, "labels": labels}
     np.savez(tmp_path / "x.npz", **values)
     with pytest.raises(UserError, match=expected):
         read_logits(tmp_path / "x.npz")
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_file_that_is_not_there_is_named():
     with pytest.raises(UserError, match="x.npz: not an .npz or .safetensors file: .*No such file"):
-        read_logits(tmp_path / "x.npz")
+        read_logits(Path("x.npz"))

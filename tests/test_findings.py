@@ -1,0 +1,85 @@
+"""What the READMEs say was found, against the committed tables."""
+
+import pandas as pd
+import pytest
+from project import ROOT
+
+TABLES = ROOT / "reports/tables"
+AT_TEN = [
+    "digits-mtt-ipc10",
+    "digits-mtt-ipc10-mdt",
+    "digits-mtt-ipc10-mdtds",
+    "digits-rtp-ipc10",
+    "digits-dc-ipc10",
+    "digits-dsa-ipc10",
+]
+AT_ONE = ["digits-mtt-ipc1", "digits-rtp-ipc1", "digits-dc-ipc1", "digits-dsa-ipc1"]
+REAL_AT_ONE = ["digits-random-ipc1", "digits-kmeans-ipc1"]
+
+
+@pytest.fixture(scope="module")
+def scores() -> pd.DataFrame:
+    return pd.read_csv(TABLES / "scores.csv").set_index(["row", "method"])
+
+
+@pytest.fixture(scope="module")
+def differences() -> pd.DataFrame:
+    table = pd.read_csv(TABLES / "intervals.csv").set_index(["row", "method"])
+    return table[[row.startswith("digits-") for row, _ in table.index]]
+
+
+@pytest.fixture(scope="module")
+def short_runs() -> pd.DataFrame:
+    """ECE in percent of the runs of 50 steps, by row, start and mask ratio."""
+    table = pd.read_csv(TABLES / "starts.csv")
+    runs = table[table["steps"] == 50].set_index(["row", "start", "ratio"])
+    return 100 * runs["ece_mean"]
+
+
+def test_networks_on_ten_distilled_digits_per_class_are_under_confident(scores):
+    gaps = scores["confidence_gap_mean"]
+    assert all(gaps[row, "raw"] < 0 for row in AT_TEN)
+    digits = {row for row, _ in scores.index if row.startswith("digits-")}
+    assert {row for row in digits if gaps[row, "raw"] > 0.02} == set(REAL_AT_ONE)
+
+
+def test_mts_at_the_rows_ratio_makes_no_distilled_row_better(scores):
+    ece = scores["ece_mean"]
+    assert all(ece[row, "mts"] > ece[row, "raw"] for row in AT_TEN + AT_ONE)
+
+
+def test_mts_at_03_helps_at_ten_images_per_class_and_not_at_one(scores, short_runs):
+    raw = 100 * scores["ece_mean"]
+    assert all(short_runs[row, 1.5, 0.3] < raw[row, "raw"] for row in AT_TEN)
+    assert all(short_runs[row, 1.5, 0.3] > raw[row, "raw"] for row in AT_ONE)
+
+
+@pytest.mark.parametrize("ending", ["-mdt", "-mdtds"])
+@pytest.mark.parametrize("method, number", [("raw", "accuracy"), ("raw", "ece"), ("mts", "ece")])
+def test_mdt_changes_less_than_the_standard_deviations(scores, ending, method, number):
+    plain = scores.loc[("digits-mtt-ipc10", method)]
+    masked = scores.loc[("digits-mtt-ipc10" + ending, method)]
+    deviation = max(plain[f"{number}_std"], masked[f"{number}_std"])
+    assert abs(plain[f"{number}_mean"] - masked[f"{number}_mean"]) < deviation
+
+
+@pytest.mark.parametrize("method", ["mixup", "label_smoothing"])
+def test_mixup_and_label_smoothing_make_all_rows_but_one_worse(differences, method):
+    lows = differences["low"].xs(method, level="method")
+    assert {row for row, low in lows.items() if low <= 0} == {"digits-random-ipc1"}
+    assert differences["high"]["digits-random-ipc1", method] > 0
+
+
+def test_the_starting_value_moves_mts_more_than_the_mask_does(short_runs):
+    for row in AT_TEN:
+        from_1, from_15, from_2 = (short_runs[row, start] for start in (1.0, 1.5, 2.0))
+        assert from_15[0.1] < from_15[0.0] and from_2[0.1] < from_2[0.0]
+        assert abs(from_1[0.1] - from_1[0.0]) < 1
+        lowered = max(runs[0.0] - runs[0.1] for runs in (from_1, from_15, from_2))
+        assert from_2[0.0] - from_1[0.0] > lowered
+
+
+def test_the_exact_optimum_is_on_the_bound_with_and_without_the_mask(scores):
+    table = pd.read_csv(TABLES / "starts.csv")
+    exact = table[table["start"].isna() & table["row"].isin(AT_TEN) & table["ratio"].isin([0, 0.1])]
+    assert len(exact) == 2 * len(AT_TEN) and (exact["bound_hits"] == 5).all()

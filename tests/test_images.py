@@ -1,0 +1,558 @@
+"""Images: data sets and their archives, folders of pictures, masks, draws of images and augmentations."""
+
+import hashlib
+import math
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, outside
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from stages.images import decoded
+from stages.images.archives import ARCHIVES, Archive, data_root, download, locate
+from stages.images.augment import OPERATIONS, Draw, augment, draw
+from stages.images.digits import COUNTS, Digits
+from stages.images.masking import mask_images
+from stages.images.pixels import to_pixels
+from stages.images.prepared import Transform, load_split
+from stages.images.sampling import chunks_of, held_out, kept, per_class, share_of
+from stages.images.sources import find_images, read_images
+from stages.prepare import channel_moments, prepare, prepare_images
+from stages.runtime.errors import UserError
+from stages.runtime.randomness import generator
+from stages.settings.images import ImageSettings
+from stages.settings.rows import Dataset
+
+# ---- the paper's data sets ----
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory) -> Path:
+    """Everything in ../shared/data, as a data root."""
+    root = tmp_path_factory.mktemp("raw")
+    for archive in outside("DATA_DIR", "data").glob("*.zip"):
+        zipfile.ZipFile(archive).extractall(root)
+    return root
+
+
+# Training and test images, side, classes, first and last class; mean and standard deviation of each channel
+# of the training images in [0, 1]: as published for CIFAR, as Pillow and NumPy give them for the subsets.
+FACTS = {
+    "cifar10": (
+        (50_000, 10_000, 32, 10, "airplane", "truck"),
+        ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    ),
+    "cifar100": (
+        (50_000, 10_000, 32, 100, "apple", "worm"),
+        ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    ),
+    "tinyimagenet": (
+        (4_000, 1_000, 64, 200, "n01443537", "n12267677"),
+        ((0.4812, 0.4488, 0.3976), (0.2768, 0.2703, 0.2823)),
+    ),
+    "imagenette": (
+        (600, 200, 128, 10, "n01440764", "n03888257"),
+        ((0.4628, 0.4564, 0.4319), (0.2731, 0.2700, 0.2922)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_data_set_is_what_it_should_be(name, unpacked):
+    (train, test, side, count, first, last), (mean, std) = FACTS[name]
+    settings = ImageSettings(source=name, resize=128 if name == "imagenette" else None)
+    classes, splits = read_images(settings, "images", unpacked)
+    assert len(classes) == count
+    assert (classes[0], classes[-1]) == (first, last)
+    assert classes == sorted(classes)
+    for split, size in (("train", train), ("test", test)):
+        images, labels = splits[split]
+        assert images.shape == (size, 3, side, side)
+        assert images.dtype == np.uint8
+        assert np.bincount(labels).tolist() == [size // count] * count
+    found_mean, found_std = channel_moments(torch.from_numpy(splits["train"].images))
+    assert np.allclose(found_mean, mean, atol=1e-4)
+    assert np.allclose(found_std, std, atol=1e-4)
+
+
+def test_the_counts_of_the_digits_are_those_of_their_training_split():
+    digits = Digits(ImageSettings(source="digits"))
+    train = digits.read(None)["train"]
+    assert np.bincount(train.labels).tolist() == COUNTS == digits.counts
+
+
+def test_tiny_imagenets_validation_images_have_the_classes_of_its_text_file(unpacked):
+    val = unpacked / "tiny-imagenet-200" / "val"
+    expected = {}
+    for line in (val / "val_annotations.txt").read_text().splitlines():
+        file, name, *_ = line.split("\t")
+        if (val / "images" / file).exists():
+            expected[file] = name
+    source = find_images(ImageSettings(source="tinyimagenet"), "images", unpacked)
+    names = {}
+    for name, files in source.files["test"].items():
+        names |= {file.name: name for file in files}
+    assert names == expected
+    assert len(names) == 1000
+
+
+def test_tiny_imagenets_own_test_images_are_left_alone(unpacked, tmp_path):
+    """They have no labels: the archive keeps them all in test/images."""
+    tiny = tmp_path / "tiny-imagenet-200"
+    shutil.copytree(unpacked / "tiny-imagenet-200", tiny)
+    shutil.copytree(tiny / "val" / "images", tiny / "test" / "images")
+    source = find_images(ImageSettings(source="tinyimagenet"), "images", tmp_path)
+    assert len(source.classes) == 200
+    assert sum(len(files) for files in source.files["test"].values()) == 1000
+
+
+def test_imagenette_is_cut_from_the_middle(unpacked):
+    from torchvision.transforms.v2 import functional as F
+
+    settings = ImageSettings(source="imagenette", resize=128)
+    source = find_images(settings, "images", unpacked)
+    file = source.files["train"]["n01440764"][0]
+    picture = Image.open(file).convert("RGB")
+    theirs = np.asarray(F.center_crop(F.resize(picture, 128), 128), np.float32)
+    ours = source.read(None)["train"].images[0].transpose(1, 2, 0)
+    assert np.abs(ours - theirs).mean() < 4, "of 255: the same part in another resampling"
+
+
+def fake_cifar(folder: Path, monkeypatch) -> tuple[np.ndarray, np.ndarray]:
+    """Write CIFAR-10's archive in miniature, and tell torchvision its checksums."""
+    base = folder / "cifar-10-batches-py"
+    base.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 3072), np.uint8)
+    labels = np.arange(60) % 10
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    contents = {"batches.meta": {"label_names": names}}
+    batches = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    for i, batch in enumerate(batches):
+        rows = slice(10 * i, 10 * i + 10)
+        contents[batch] = {"data": images[rows], "labels": labels[rows].tolist()}
+    md5 = {}
+    for name, content in contents.items():
+        data = pickle.dumps(content)
+        (base / name).write_bytes(data)
+        md5[name] = hashlib.md5(data).hexdigest()
+    monkeypatch.setattr(CIFAR10, "train_list", [[batch, md5[batch]] for batch in batches[:5]])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5["batches.meta"]})
+    return images, labels
+
+
+def test_cifar_is_read_as_its_archive_has_it(tmp_path, monkeypatch):
+    images, labels = fake_cifar(tmp_path, monkeypatch)
+    settings = ImageSettings(source="cifar10")
+    classes, splits = read_images(settings, "images", tmp_path)
+    assert classes[3] == "cat"
+    assert np.array_equal(splits["train"].images.reshape(50, -1), images[:50])
+    assert np.array_equal(splits["test"].labels, labels[50:])
+    prepare_images(settings, tmp_path / "out", root=tmp_path)
+    assert load_split(tmp_path / "out", "train").images.shape == (50, 3, 32, 32)
+
+
+def test_cifar_with_a_byte_changed_is_refused(tmp_path, monkeypatch):
+    fake_cifar(tmp_path, monkeypatch)
+    file = tmp_path / "cifar-10-batches-py" / "data_batch_3"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="cifar-10-batches-py: .*corrupted"):
+        prepare_images(ImageSettings(source="cifar10"), tmp_path / "out", root=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenette", "digits"])
+def test_the_first_images_of_each_class_are_kept(name, tmp_path, monkeypatch, unpacked):
+    root = unpacked
+    if name == "cifar10":
+        fake_cifar(tmp_path, monkeypatch)
+        root = tmp_path
+    everything = ImageSettings(source=name, resize=16 if name == "imagenette" else None)
+    settings = everything.model_copy(update={"per_class": 2})
+    _, all_splits = read_images(everything, "images", root)
+    classes, splits = read_images(settings, "images", root)
+    assert len(classes) == 10
+    assert find_images(settings, "images", root).counts == [2] * 10
+    assert np.bincount(splits["train"].labels).tolist() == [2] * 10
+    assert max(np.bincount(splits["test"].labels)) <= 2
+    assert np.array_equal(splits["train"].images[0], all_splits["train"].images[0])
+    for split in splits.values():
+        assert len(split.images) == len(split.labels)
+
+
+def test_the_archives_folder_comes_before_one_of_the_data_sets_name(tmp_path):
+    (tmp_path / "cifar10").mkdir()
+    assert locate("cifar10", tmp_path) == tmp_path / "cifar10"
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    assert locate("cifar10", tmp_path) == tmp_path / "cifar-10-batches-py"
+    assert locate("cifar100", tmp_path) is None
+
+
+def test_the_environment_wins_over_the_setting(monkeypatch):
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    assert data_root("data/raw") == Path("data/raw")
+    monkeypatch.setenv("DATA_ROOT", "/elsewhere")
+    assert data_root("data/raw") == Path("/elsewhere")
+
+
+def test_looking_at_the_digits_imports_neither_torch_nor_scikit_learn():
+    code = """
+import sys
+from pathlib import Path
+from stages.images.archives import data_root
+from stages.images.sources import find_images
+from stages.settings.images import ImageSettings
+find_images(ImageSettings(source="digits"), "images", data_root("data/raw"))
+print(sorted({"torch", "torchvision", "sklearn", "PIL"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---- folders of pictures ----
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two classes of random pictures: three and two to train on, one each to test on."""
+    rng = np.random.default_rng(0)
+    counts = {"train/ant": 3, "train/bee": 2, "test/ant": 1, "test/bee": 1}
+    for name, count in counts.items():
+        (tmp_path / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 256, (12, 12, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+def settings_of(folder: Path, **values) -> ImageSettings:
+    return ImageSettings(source=str(folder), **values)
+
+
+def test_a_folder_is_read_as_it_is(folder):
+    classes, splits = read_images(settings_of(folder), "images", folder)
+    assert classes == ["ant", "bee"]
+    images, labels = splits["train"]
+    assert images.shape == (5, 3, 12, 12)
+    assert labels.tolist() == [0, 0, 0, 1, 1]
+    original = np.asarray(Image.open(folder / "train" / "bee" / "1.png"))
+    assert np.array_equal(images[4], original.transpose(2, 0, 1))
+
+
+def test_pictures_are_resized_and_made_gray(folder):
+    Image.new("RGB", (20, 14)).save(folder / "train" / "ant" / "0.png")
+    _, splits = read_images(settings_of(folder, resize=8, color="gray"), "images", folder)
+    assert splits["train"].images.shape == (5, 1, 8, 8)
+
+
+def spoil(folder: Path, how: str) -> None:
+    ant = folder / "train" / "ant"
+    if how == "empty class":
+        shutil.rmtree(ant)
+        ant.mkdir()
+    elif how == "one class":
+        shutil.rmtree(ant)
+    elif how == "no test":
+        shutil.rmtree(folder / "test")
+    elif how == "class only in train":
+        (folder / "train" / "cat").mkdir()
+        shutil.copy(ant / "0.png", folder / "train" / "cat")
+    elif how == "text as picture":
+        (ant / "1.png").write_text("not a picture")
+    elif how == "truncated":
+        file = ant / "1.png"
+        file.write_bytes(file.read_bytes()[:150])
+    elif how == "sizes":
+        Image.new("RGB", (13, 13)).save(ant / "1.png")
+    elif how == "not square":
+        Image.new("RGB", (13, 12)).save(ant / "0.png")
+
+
+@pytest.mark.parametrize(
+    "how, expected",
+    [
+        ("empty class", "train/ant has no images"),
+        ("one class", "train has 1 class folders"),
+        ("no test", "test is missing"),
+        ("class only in train", "class 'cat' is in only one"),
+        ("text as picture", "train/ant/1.png: not a readable image"),
+        ("truncated", "train/ant/1.png: not a readable image"),
+        ("sizes", "train/ant/1.png has 13x13 pixels"),
+        ("not square", "set images.resize"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_refused(folder, how, expected):
+    spoil(folder, how)
+    with pytest.raises(UserError) as caught:
+        read_images(settings_of(folder), "images", folder)
+    assert expected in str(caught.value)
+
+
+def test_a_folder_is_looked_at_without_decoding_it(folder):
+    spoil(folder, "text as picture")
+    assert find_images(settings_of(folder), "images", folder).counts == [3, 2]
+
+
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    def refuse(self: Path) -> Iterator[Path]:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    (tmp_path / "train").mkdir()
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UserError, match="train: Permission denied"):
+        find_images(settings_of(tmp_path), "images", tmp_path)
+
+
+def test_a_source_that_is_nothing_is_refused(tmp_path):
+    with pytest.raises(
+        UserError, match="'data/no-such' is no data set and no folder; allowed: digits, cifar10"
+    ):
+        find_images(ImageSettings(source="data/no-such"), "images", tmp_path)
+
+
+def test_pictures_are_decoded_once(folder, monkeypatch):
+    """A second run reads what the first has decoded. Another size, or a changed file, is decoded anew."""
+    decodings = []
+    decode = decoded._decode
+
+    def counted(file: Path, settings: ImageSettings) -> np.ndarray:
+        decodings.append(file)
+        return decode(file, settings)
+
+    def read(settings: ImageSettings) -> tuple[int, np.ndarray]:
+        """The number of pictures that were decoded, and the training images."""
+        decodings.clear()
+        _, splits = read_images(settings, "images", folder, folder / "cache")
+        return len(decodings), splits["train"].images
+
+    monkeypatch.setattr(decoded, "_decode", counted)
+    settings = settings_of(folder, resize=8)
+    pictures = 7 + 2  # the first of each split is decoded twice, as its shape is needed before all others
+    first_count, first = read(settings)
+    second_count, second = read(settings)
+    assert (first_count, second_count) == (pictures, 0)
+    assert np.array_equal(first, second)
+    smaller = settings_of(folder, resize=6)
+    smaller_count, _ = read(smaller)
+    assert smaller_count == pictures
+    Image.new("RGB", (20, 20), "red").save(folder / "train" / "ant" / "1.png")
+    changed_count, changed = read(smaller)
+    assert changed_count == 5 + 1, "the training images alone"
+    assert (changed[1] == np.array([255, 0, 0])[:, None, None]).all()
+
+
+# ---- archives ----
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def published(folder, tmp_path, monkeypatch) -> Iterator[Path]:
+    """A small archive in place of Imagenette's, with its own checksum, on a server on this machine."""
+    source = tmp_path / "elsewhere" / "imagenette2-160"
+    shutil.copytree(folder / "train", source / "train")
+    shutil.copytree(folder / "test", source / "val")
+    made = shutil.make_archive(str(tmp_path / "imagenette2-160"), "gztar", source.parent)
+    file = Path(made).rename(tmp_path / "imagenette2-160.tgz")
+    handler = partial(QuietHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{file.name}"
+        md5 = hashlib.md5(file.read_bytes()).hexdigest()
+        monkeypatch.setitem(ARCHIVES, "imagenette", Archive(url, md5, source.name))
+        yield file
+        server.shutdown()
+
+
+def test_a_data_set_that_is_not_on_disk_is_fetched_once(published, tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    settings = ImageSettings(source="imagenette")
+    assert find_images(settings, "images", root) is None
+    classes, splits = read_images(settings, "images", root)
+    assert classes == ["ant", "bee"]
+    assert splits["train"].images.shape == (5, 3, 12, 12)
+    assert {file.name for file in root.iterdir()} == {"imagenette2-160", "imagenette2-160.tgz"}
+    monkeypatch.setattr("stages.images.sources.download", lambda *_: pytest.fail("fetched again"))
+    classes, _ = read_images(settings, "images", root)
+    assert classes == ["ant", "bee"]
+
+
+def test_an_archive_on_disk_is_not_fetched(published, tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    root.mkdir()
+    shutil.copy(published, root)
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", lambda *_: pytest.fail("fetched"))
+    assert download("imagenette", root, "images") == root / "imagenette2-160"
+
+
+NOT_FETCHED = (
+    r"is not in .*root \(looked for imagenette2-160 and imagenette\) and could not be fetched: .*\n"
+    r".*curl -L -o .*imagenette2-160.tgz http://127"
+)
+
+
+@pytest.mark.parametrize(
+    "how, expected",
+    [
+        ("no network", NOT_FETCHED),
+        ("another file at the address", "could not be fetched: .*corrupted"),
+        ("cut on disk", "imagenette2-160.tgz: not the published file .its md5 is not"),
+        ("not an archive", "imagenette2-160.tgz: cannot be unpacked"),
+    ],
+)
+def test_an_archive_that_cannot_be_had_leaves_no_part_of_it(how, expected, published, tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    root.mkdir()
+    archive = ARCHIVES["imagenette"]
+    if how == "no network":
+        archive = archive._replace(url="http://127.0.0.1:9/imagenette2-160.tgz")
+    elif how == "another file at the address":
+        published.write_bytes(published.read_bytes() + b"more")
+    elif how == "cut on disk":
+        half = published.read_bytes()[: published.stat().st_size // 2]
+        (root / published.name).write_bytes(half)
+    else:
+        published.write_bytes(b"no archive at all")
+        archive = archive._replace(md5=hashlib.md5(b"no archive at all").hexdigest())
+    monkeypatch.setitem(ARCHIVES, "imagenette", archive)
+    with pytest.raises(UserError, match=expected):
+        read_images(ImageSettings(source="imagenette"), "images", root)
+    assert {file.name for file in root.iterdir()} <= {"imagenette2-160.tgz"}
+
+
+# ---- prepared images ----
+
+
+def test_prepare_reads_the_settings_of_its_data_set(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "suites").mkdir()
+    (folder / "suites" / "insects.yaml").write_text(
+        "datasets: {insects: {suite: insects, images: {source: ., quarter_turns: 1}}}"
+    )
+    (folder / "params.yaml").write_text("data_root: raw")
+    prepare(Dataset("insects"))
+    turned = load_split(Path("data/prepare/insects"), "train")
+    _, splits = read_images(settings_of(folder), "images", folder)
+    expected = np.rot90(splits["train"].images, 1, (2, 3))
+    assert np.array_equal(turned.images.pixels.numpy(), expected)
+    assert turned.classes == 2
+    assert list(Path("scratch/decoded").iterdir())
+
+
+def test_a_mean_of_the_wrong_length_is_refused(folder):
+    settings = settings_of(folder, mean=[0.5])
+    with pytest.raises(
+        UserError, match="images.mean: .0.5. has 1 numbers; allowed: one for each of 3 channels"
+    ):
+        prepare_images(settings, folder / "out")
+
+
+@pytest.mark.parametrize("whitened", [False, True])
+def test_backward_undoes_forward_in_torch_and_in_numpy(whitened):
+    images = torch.rand(5, 3, 4, 4, generator=generator("images"))
+    if whitened:
+        mean = torch.rand(48, generator=generator("mean"))
+        matrix = torch.eye(48) + torch.rand(48, 48, generator=generator("matrix")) / 100
+        transform = Transform(mean, matrix, matrix.inverse())
+    else:
+        std = torch.tensor([0.5, 1.0, 2.0])
+        transform = Transform(torch.tensor([0.1, 0.2, 0.3]), 1 / std, std)
+    seen = transform.forward(images)
+    assert torch.allclose(transform.backward(seen), images, atol=1e-5)
+    in_numpy = to_pixels(seen.numpy(), transform.mean.numpy(), transform.inverse.numpy())
+    assert np.allclose(in_numpy, images, atol=1e-5)
+
+
+# ---- masks ----
+
+
+def test_ratio_zero_masks_nothing():
+    images = torch.randn(5, 3, 8, 8)
+    assert torch.equal(mask_images(images, 0, generator(0)), images)
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.3, 0.8])
+def test_the_share_of_zeros_is_the_ratio(ratio):
+    masked = mask_images(torch.ones(50, 3, 32, 32), ratio, generator(0))
+    assert set(masked.unique().tolist()) == {0.0, 1.0}
+    share = float((masked == 0).double().mean())
+    deviation = math.sqrt(ratio * (1 - ratio) / masked.numel())
+    assert abs(share - ratio) < 5 * deviation
+    assert not torch.equal(masked[0], masked[1]), "every image has its own mask"
+    assert not torch.equal(masked[0, 0], masked[0, 1]), "every channel has its own mask"
+
+
+# ---- draws of images ----
+
+
+def test_a_sample_has_its_share_of_every_class():
+    labels = torch.tensor([0] * 20 + [1] * 4 + [2])
+    rows = per_class(labels, 3, share_of(0.25), generator(0))
+    assert labels[rows].tolist() == [0] * 5 + [1] + [2]
+    assert len(set(rows.tolist())) == len(rows)
+
+
+def test_nothing_is_held_out_at_one_image_a_class():
+    assert held_out(torch.arange(10), 10, 0.1, 0, 0) is None
+
+
+def test_what_is_held_out_and_what_is_kept_are_all_images():
+    labels = torch.arange(10).repeat(10)
+    rows = held_out(labels, 10, 0.1, 0, 0)
+    assert sorted(labels[rows].tolist()) == list(range(10))
+    remaining = kept(labels, 10, 0.1, 0, 0)
+    assert sorted(rows.tolist() + remaining.tolist()) == list(range(100))
+
+
+def test_every_image_is_in_a_batch_before_one_is_there_again():
+    chunks = chunks_of(10, 4, 7, generator(0))
+    assert [len(chunk) for chunk in chunks] == [4, 4, 2, 4, 4, 2, 4]
+    assert sorted(torch.cat(chunks[:3]).tolist()) == list(range(10))
+    assert sorted(torch.cat(chunks[3:6]).tolist()) == list(range(10))
+
+
+# ---- augmentations ----
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_augmentations_treat_images_one_by_one_and_pass_gradients(operation, device):
+    images = torch.randn(4, 3, 16, 16, dtype=torch.float64, generator=generator(0)).to(device)
+    images.requires_grad_()
+    u = torch.rand(4, 3, generator=generator(1))
+    together = augment(images, Draw(operation, u))
+    alone = [augment(images[i : i + 1], Draw(operation, u[i : i + 1])) for i in range(4)]
+    assert together.shape == images.shape
+    assert together.is_contiguous(), "another layout would make every layer after it slower on a CPU"
+    assert torch.allclose(together, torch.cat(alone))
+    (gradient,) = torch.autograd.grad(together.square().sum(), images)
+    assert gradient.isfinite().all()
+    assert (gradient != 0).any()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_siamese_draw_treats_all_images_alike(operation, device):
+    images = torch.randn(4, 3, 16, 16, generator=generator(0)).to(device)
+    shared = Draw(operation, torch.rand(1, 3, generator=generator(1)))
+    together = augment(images, shared)
+    assert torch.allclose(together[2:3], augment(images[2:3], shared), atol=1e-6)
+
+
+def test_draws_use_all_operations():
+    operations = {draw(generator(i), 1).operation for i in range(200)}
+    assert operations == set(OPERATIONS)

@@ -1,0 +1,200 @@
+"""The stages that draw and report, on results that are made up, so that nothing has to be trained."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from project import make_project, suite, write_yaml
+from safetensors.numpy import save_file
+
+from stages import pictures
+from stages.analyses import label_of, masked_logits, suite_figures
+from stages.pictures import as_pictures, grid
+from stages.report import calibration_figures, plain_mtt, report, row_of_figure1
+from stages.runtime.files import write_json
+from stages.settings.rows import Row, listed_rows
+from stages.settings.tables import TableKeys
+
+NAMES = ("shapes-mtt-ipc2", "shapes-random-ipc1")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A project without results, as the working directory."""
+    monkeypatch.chdir(make_project(tmp_path))
+    return tmp_path
+
+
+def write_set(name: str, shade: float = 0.5, losses=(2.0, 1.0)) -> None:
+    """A distilled set of a gray picture for each class, and its curve."""
+    row = Row(name)
+    for folder in (row.distilled.parent, row.prepared):
+        folder.mkdir(parents=True, exist_ok=True)
+    images = np.full((3, 3, 8, 8), shade, np.float32)
+    save_file({"images": images, "labels": np.arange(3)}, row.distilled)
+    mean = np.zeros(3, np.float32)
+    inverse = np.ones(3, np.float32)
+    save_file({"mean": mean, "inverse": inverse}, row.prepared / "transform.safetensors")
+    lines = [f"{i},{loss}" for i, loss in enumerate(losses)]
+    row.curve.write_text("\n".join(["iteration,loss", *lines]) + "\n")
+
+
+@pytest.fixture
+def drawn(project, monkeypatch):
+    """A function that runs `pictures` and returns the names of the rows that it draws."""
+    for name in NAMES:
+        write_set(name)
+    draw_row = pictures.draw_row
+
+    def counted(row: Row) -> None:
+        Path(f"{row.name}.drawn").touch()
+        draw_row(row)
+
+    def run() -> list[str]:
+        pictures.pictures()
+        files = sorted(project.glob("*.drawn"))
+        for file in files:
+            file.unlink()
+        return [file.stem for file in files]
+
+    monkeypatch.setattr(pictures, "draw_row", counted)
+    assert run() == sorted(NAMES)
+    return run
+
+
+def test_an_unchanged_picture_is_not_drawn_again(drawn):
+    before = Row(NAMES[0]).picture.read_bytes()
+    assert drawn() == []
+    assert Row(NAMES[0]).picture.read_bytes() == before
+
+
+def test_a_picture_is_drawn_when_its_set_changes(drawn):
+    before = Row(NAMES[0]).picture.read_bytes()
+    write_set(NAMES[0], shade=0.6)
+    assert drawn() == [NAMES[0]]
+    assert Row(NAMES[0]).picture.read_bytes() != before
+    write_set(NAMES[0])
+    assert drawn() == [NAMES[0]]
+    assert Row(NAMES[0]).picture.read_bytes() == before
+
+
+def test_a_picture_is_drawn_when_its_curve_changes(drawn):
+    write_set(NAMES[1], losses=(2.0, 1.5))
+    assert drawn() == [NAMES[1]]
+
+
+def test_a_row_without_images_of_its_own_has_no_picture(drawn):
+    save_file({"labels": np.arange(3)}, Row(NAMES[0]).distilled)
+    assert drawn() == []
+    assert not Row(NAMES[0]).picture.exists()
+    assert Row(NAMES[1]).picture.exists()
+
+
+def test_pictures_are_cut_to_what_a_screen_can_show():
+    transform = {"mean": np.full(1, 0.5), "inverse": np.full(1, 2.0)}
+    images = np.array([-1.0, 0.0, 0.25, 1.0]).reshape(1, 1, 2, 2)
+    assert as_pictures(images, transform).ravel().tolist() == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_a_grid_has_a_line_for_each_class():
+    shades = np.arange(6).repeat(4).reshape(6, 2, 2, 1) / 10
+    image = grid(shades, np.array([0, 1, 2, 0, 1, 2]))
+    assert image.shape == (3 * 3 + 1, 2 * 3 + 1, 1)
+    corners = image[1::3, 1::3, 0]
+    assert corners.tolist() == [[0.0, 0.3], [0.1, 0.4], [0.2, 0.5]]
+
+
+def test_a_grid_of_many_classes_has_twenty_pictures_a_line():
+    image = grid(np.zeros((200, 2, 2, 1)), np.arange(200))
+    assert image.shape == (10 * 3 + 1, 20 * 3 + 1, 1)
+
+
+def keys(**changes) -> TableKeys:
+    values = {"suite": "s", "dataset": "s", "backbone": "mtt", "ipc": 10, "reads": "nothing", "mdt": 0.0}
+    return TableKeys(**values | changes)
+
+
+def test_figure1_is_of_the_plain_mtt_row_with_the_most_images_per_class():
+    rows = {
+        "full": keys(backbone="full", ipc=None),
+        "mtt-ipc1": keys(ipc=1),
+        "mtt-ipc10": keys(),
+        "mtt-ipc50-mdt": keys(ipc=50, mdt=0.1),
+        "dc-ipc50": keys(backbone="dc", ipc=50),
+    }
+    assert plain_mtt(rows) == {1: "mtt-ipc1", 10: "mtt-ipc10"}
+    assert row_of_figure1(rows) == "mtt-ipc10"
+    without = {name: row for name, row in rows.items() if row.backbone != "mtt"}
+    assert row_of_figure1(without) == "full"
+
+
+def evaluated() -> dict:
+    """What `evaluate` writes of Raw, as far as Figures 1 and 10 and the tables read it."""
+    shares = ("accuracy", "ece", "ece_15", "adaptive_ece", "classwise_ece", "smooth_ece")
+    numbers = {key: [0.25, 0.5] for key in (*shares, "nll", "brier", "confidence_gap", "temperature")}
+    numbers |= {"bound_hit": [False, False], "difference_to_raw": [0.0, 0.0]}
+    numbers["interval"] = {"ece": [0.2, 0.6], "smooth_ece": [0.2, 0.6]}
+    numbers["reliability"] = {"count": [4, 6], "confidence": [0.3, 0.8], "accuracy": [0.2, 0.9]}
+    return {"methods": {"raw": numbers}}
+
+
+def test_figure10_needs_mtt_rows_of_several_numbers_of_images(project):
+    values = suite()
+    values["runs"]["shapes-mtt-ipc1"] = values["runs"]["shapes-mtt-ipc2"] | {"ipc": 1}
+    write_yaml(Path("suites/shapes.yaml"), values)
+    rows = {row.name: row for row in listed_rows()}
+    assert calibration_figures(rows) == {}
+    write_json(rows["shapes-mtt-ipc2"].results, evaluated())
+    assert list(calibration_figures(rows)) == ["figure1-shapes-mtt-ipc2"]
+    write_json(rows["shapes-mtt-ipc1"].results, evaluated())
+    drawn = calibration_figures(rows)
+    assert list(drawn) == ["figure1-shapes-mtt-ipc2", "figure10-shapes-mtt"]
+    assert drawn["figure10-shapes-mtt"].data["ipc"].tolist() == [1, 2]
+
+
+def test_a_report_without_results_says_what_is_missing(project):
+    report()
+    table = Path("reports/tables/table7.md").read_text()
+    assert "| shapes-full | missing |" in table
+    assert Path("reports/index.html").exists()
+    assert [path.name for path in Path("reports/figures/calibration").iterdir()] == ["drawn.json"]
+    assert suite_figures(Path("suites/shapes.yaml")) == {}
+
+
+def test_a_report_has_no_table_of_analyses_that_the_suites_do_not_have(project):
+    report()
+    assert Path("reports/tables/outside.md").exists()
+    shutil.rmtree("reports")
+    write_yaml(Path("suites/shapes.yaml"), suite() | {"features": {}, "svd": {}, "architectures": {}})
+    report()
+    names = {path.stem for path in Path("reports/tables").iterdir()}
+    assert not {"outside", "architectures"} & names
+    assert {"table1", "table7", "scores"} <= names
+    assert suite_figures(Path("suites/shapes.yaml")) == {}
+
+
+def test_a_report_draws_and_shows_figure1_and_the_pictures(project):
+    write_set(NAMES[0])
+    write_json(Row(NAMES[0]).results, evaluated())
+    pictures.pictures()
+    report()
+    readme = Path("reports/README.md").read_text()
+    assert f"(figures/calibration/figure1-{NAMES[0]}.svg)" in readme
+    page = Path("reports/index.html").read_text()
+    assert f'alt="Images of {NAMES[0]}"' in page
+    assert "| shapes-mtt-ipc2 | 37.50 ± 17.68 |" in Path("reports/tables/table1.md").read_text()
+
+
+def test_legends_name_the_images_per_class_where_rows_differ_in_them():
+    ten, fifty, masked = keys(), keys(ipc=50), keys(mdt=0.1)
+    assert label_of(ten, [ten, masked]) == "MTT"
+    assert label_of(ten, [ten, fifty]) == "MTT, 10 per class"
+    assert label_of(masked, [ten, masked]) == "MTT with MDT"
+    assert label_of(keys(mdt=[0, 0.1]), []) == "MTT with MDT_ds"
+
+
+def test_masked_logits_are_in_the_order_of_their_ratios():
+    features = {f"masked.{ratio:g}.max_logit": np.full(2, ratio) for ratio in (0.3, 0.1, 0.25)}
+    features["inside.max_logit"] = np.zeros(2)
+    assert list(masked_logits(features)) == [0.1, 0.25, 0.3]
