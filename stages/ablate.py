@@ -90,7 +90,8 @@ def entries_of(
         images: `(M, K)` logits and `(M,)` labels of the fitting images, one pair a repeat.
     """
     settings = tried.calibrate
-    starts, steps = [settings.start], [settings.max_iter]
+    starts = [settings.start]
+    steps = [settings.max_iter]
     if fitting.share == settings.share:
         starts = sorted({settings.start, *tried.ablate.starts})
         steps = sorted({settings.max_iter, *tried.ablate.steps})
@@ -147,7 +148,7 @@ def main(*names: str) -> None:
         parse(AblateSettings, param("ablate"), "params.yaml: ablate"),
         param("evaluate.bins"),
     )
-    rows = finished_rows(names, needs="fitting_logits", makes="ablation")
+    rows = finished_rows("ablate", names, lambda row: row.fitting_logits)
     on_all_cores(partial(ablate, tried), rows)
 
 

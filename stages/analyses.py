@@ -77,7 +77,10 @@ def ablation_figures(ablations: dict[str, dict]) -> dict[str, Drawn]:
     """
     if not ablations:
         return {}
-    by_ratio, by_share, raw, fixed = {}, {}, {}, {}
+    by_ratio: dict[str, list[dict]] = {}
+    by_share: dict[str, list[dict]] = {}
+    raw: dict[str, list[float]] = {}
+    fixed: dict[str, list[float]] = {}
     for name, ablation in ablations.items():
         fits = [fit for fit in ablation["fits"] if _is_the_papers(fit, ablation)]
         by_ratio[name] = [fit for fit in fits if fit["share"] == ablation["share"]]
@@ -164,7 +167,9 @@ def feature_figures(
         features: `data/features/<row>.safetensors` by row.
         classes: names of the data set's classes.
     """
-    full, plain, masked = [], [], []
+    full = []
+    plain = []
+    masked = []
     for name in features:
         if rows[name].mdt:
             masked.append(name)

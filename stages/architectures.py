@@ -96,7 +96,7 @@ def repeat_scores(logits: np.ndarray, labels: np.ndarray, bins: int) -> dict[str
 
 
 def main(*names: str) -> None:
-    for row in finished_rows(names, needs="distilled", makes="architectures", kind="architectures"):
+    for row in finished_rows("architectures", names, lambda row: row.distilled, kind="architectures"):
         architectures(row)
 
 

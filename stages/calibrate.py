@@ -76,7 +76,7 @@ def calibrate(
 
 def main(*names: str) -> None:
     settings = parse(CalibrateSettings, param("calibrate"), "params.yaml: calibrate")
-    rows = finished_rows(names, needs="fitting_logits", makes="temperatures")
+    rows = finished_rows("calibrate", names, lambda row: row.fitting_logits)
     on_all_cores(partial(calibrate, settings, param("train.holdout"), param("mask_ratio")), rows)
 
 

@@ -59,7 +59,8 @@ def methods_of(
         if group not in ("cross_entropy", "holdout"):
             methods[group] = Method(group, [1.0] * repeats, not_fitted)
     for name, fits in fitted["methods"].items():
-        early, exact = fits["early_stopped"], fits["converged"]
+        early = fits["early_stopped"]
+        exact = fits["converged"]
         methods[name] = Method(fits["networks"], early["temperature"], early["bound_hit"])
         methods[f"{name}_converged"] = Method(fits["networks"], exact["temperature"], exact["bound_hit"])
     methods["fixed"] = Method("cross_entropy", [fitted["start"]] * repeats, not_fitted)
@@ -96,16 +97,20 @@ def log_probabilities(method: Method, logits: dict[str, np.ndarray]) -> list[np.
 
 def resampled_ece(log_p: list[np.ndarray], images: TestImages) -> np.ndarray:
     """The mean over repeats of the ECE, in each resample of the test images: `(R,)`."""
-    each_repeat = [
-        ece_resampled(*top_class(one, images.labels), images.resamples, images.bins) for one in log_p
-    ]
-    return np.mean(each_repeat, 0)
+    repeats = []
+    for of_repeat in log_p:
+        top = top_class(of_repeat, images.labels)
+        repeats.append(ece_resampled(top.confidence, top.right, images.resamples, images.bins))
+    return np.mean(repeats, 0)
 
 
 def resampled_smooth_ece(log_p: list[np.ndarray], images: TestImages) -> np.ndarray:
-    """Likewise of the smooth ECE."""
-    each_repeat = [smooth_ece_resampled(*top_class(one, images.labels), images.resamples) for one in log_p]
-    return np.mean(each_repeat, 0)
+    """The mean over repeats of the smooth ECE, in each resample of the test images: `(R,)`."""
+    repeats = []
+    for of_repeat in log_p:
+        top = top_class(of_repeat, images.labels)
+        repeats.append(smooth_ece_resampled(top.confidence, top.right, images.resamples))
+    return np.mean(repeats, 0)
 
 
 def further_scores(log_p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -129,8 +134,9 @@ def measured(method: Method, logits: dict[str, np.ndarray], images: TestImages, 
     """
     log_p = log_probabilities(method, logits)
     result: dict = {}
-    for repeat, one in enumerate(log_p):
-        numbers = scores(one, images.labels, images.bins) | further_scores(one, images.labels)
+    for repeat, of_repeat in enumerate(log_p):
+        numbers = scores(of_repeat, images.labels, images.bins)
+        numbers |= further_scores(of_repeat, images.labels)
         numbers["temperature"] = method.temperatures[repeat]
         for key, value in numbers.items():
             result.setdefault(key, []).append(value)
@@ -194,7 +200,7 @@ def metrics_of(results: dict[str, dict]) -> dict[str, float]:
 
 def main(*names: str) -> None:
     settings = parse(EvaluateSettings, param("evaluate"), "params.yaml: evaluate")
-    rows = finished_rows(names, needs="temperatures", makes="results")
+    rows = finished_rows("evaluate", names, lambda row: row.temperatures)
     on_all_cores(partial(evaluate, settings, param("calibrate.bounds")), rows)
 
 

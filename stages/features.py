@@ -174,7 +174,7 @@ def tsne(perplexity: float, seed: int, points: np.ndarray) -> np.ndarray:
 
 
 def main(*names: str) -> None:
-    for row in finished_rows(names, needs="weights", makes="features", kind="features"):
+    for row in finished_rows("features", names, lambda row: row.weights, kind="features"):
         features(row)
 
 

@@ -82,7 +82,7 @@ def _former_logits(row: Row, made_from: str) -> dict:
 
 
 def main(*names: str) -> None:
-    for row in finished_rows(names, needs="weights", makes="fitting_logits"):
+    for row in finished_rows("masked", names, lambda row: row.weights):
         masked(row)
 
 

@@ -94,7 +94,7 @@ def group_accuracies(results: GroupResults, labels: torch.Tensor) -> list[float]
 
 
 def main(*names: str) -> None:
-    for row in finished_rows(names, needs="distilled", makes="singular_values", kind="svd"):
+    for row in finished_rows("svd", names, lambda row: row.distilled, kind="svd"):
         svd(row)
 
 

@@ -167,11 +167,12 @@ PAPER_TABLES: dict[str, Callable[[Results], Table]] = {
 
 def families(rows: dict[str, TableKeys]) -> list[Family]:
     """A family for every plain row but those of the full data, in the order of the rows."""
-    found = []
+    result = []
     for name, row in rows.items():
         if row.mdt != 0 or row.backbone == "full":
             continue
-        mdt, mdt_ds = None, None
+        mdt = None
+        mdt_ds = None
         for other, keys in rows.items():
             if keys.model_copy(update={"mdt": 0}) != row:
                 continue
@@ -179,8 +180,8 @@ def families(rows: dict[str, TableKeys]) -> list[Family]:
                 mdt_ds = mdt_ds or other
             elif keys.mdt > 0:
                 mdt = mdt or other
-        found.append(Family(name, mdt, mdt_ds))
-    return found
+        result.append(Family(name, mdt, mdt_ds))
+    return result
 
 
 def _families_of_several(results: Results) -> list[Family]:

@@ -4,7 +4,7 @@ Everything of a row is found by its name, which is a key of `runs` in a suite: i
 device, and the files that the stages keep of it. Every path is said here, and nowhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,17 +19,6 @@ __all__ = ["DATA", "REPORTS", "Buffer", "Dataset", "Entry", "Row", "finished_row
 
 DATA = Path("data")
 REPORTS = Path("reports")
-
-# Below data/, of the stages for all rows: the folder of the file that each makes for a row.
-FOLDERS = {
-    "fitting_logits": "masked",
-    "temperatures": "calibrate",
-    "results": "evaluate",
-    "ablation": "ablate",
-    "singular_values": "svd",
-    "features": "features",
-    "architectures": "architectures",
-}
 
 S = TypeVar("S", bound=Section)
 
@@ -203,24 +192,25 @@ def listed_rows(kind: str = "runs") -> list[Row]:
     return rows
 
 
-def finished_rows(names: Sequence[str], needs: str, makes: str, kind: str = "runs") -> list[Row]:
+def finished_rows(
+    stage: str, names: Sequence[str], needs: Callable[[Row], Path], kind: str = "runs"
+) -> list[Row]:
     """The rows that a stage for all rows can work on.
 
-    Files that it made for rows that are no longer listed are deleted.
+    Its files `data/<stage>/<row>.*` of rows that are no longer listed are deleted.
 
     Args:
         names: the rows to work on alone; empty for all that are listed.
-        needs: the property of a row with the file that has to be there.
-        makes: the property with the file that the stage makes.
+        needs: the file of a row that has to be there.
         kind: as for `listed_rows`.
     """
     if names:
         return [Row(name) for name in names]
-    rows = [row for row in listed_rows(kind) if getattr(row, needs).exists()]
-    made = {getattr(row, makes) for row in rows}
-    folder = DATA / FOLDERS[makes]
-    folder.mkdir(parents=True, exist_ok=True)
+    rows = [row for row in listed_rows(kind) if needs(row).exists()]
+    kept = {row.name for row in rows}
+    folder = DATA / stage
+    folder.mkdir(parents=True, exist_ok=True)  # DVC wants it to be there, even without a row
     for file in folder.iterdir():
-        if file not in made:
+        if file.stem not in kept:
             file.unlink()
     return rows
