@@ -23,8 +23,9 @@ from stages.reporting.figures import (
     figure9,
     figure13,
 )
-from stages.reporting.reading import read_arrays, read_json, read_results
+from stages.reporting.reading import read_arrays, read_results
 from stages.runtime.errors import run_stage
+from stages.runtime.reuse import read_json
 from stages.settings.project import listed_suites, read_yaml
 from stages.settings.rows import REPORTS, Row
 from stages.settings.tables import TableKeys

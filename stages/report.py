@@ -20,9 +20,10 @@ from stages.reporting.figures import figure1, figure10
 from stages.reporting.formats import markdown, write_table
 from stages.reporting.page import Content, Shown, page
 from stages.reporting.paper_tables import PAPER_TABLES
-from stages.reporting.reading import read_arrays, read_json, read_results
+from stages.reporting.reading import read_arrays, read_results
 from stages.runtime.errors import run_stage
 from stages.runtime.files import write_text
+from stages.runtime.reuse import read_json
 from stages.settings.architectures import ArchitecturesKeys
 from stages.settings.project import listed_suites, param, read_yaml
 from stages.settings.rows import REPORTS, Row, listed_rows

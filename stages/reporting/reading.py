@@ -1,17 +1,13 @@
 """Results of other stages, of the rows that have them already."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
 
-__all__ = ["read_arrays", "read_json", "read_results"]
+from stages.runtime.reuse import read_json
 
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+__all__ = ["read_arrays", "read_results"]
 
 
 def read_results(paths: dict[str, Path]) -> dict[str, dict]:
