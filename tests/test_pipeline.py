@@ -167,6 +167,10 @@ def test_stages_read_the_settings_that_they_depend_on(tmp_path, monkeypatch):
     noted: set[tuple] = set()
     read_yaml = settings.read_yaml
     monkeypatch.setattr(settings, "read_yaml", lambda path: Recorded(read_yaml(path), (path.name,), noted))
+    for stage in ("calibrate", "evaluate", "ablate", "features"):  # what a forked process reads is not noted
+        monkeypatch.setattr(
+            f"stages.{stage}.on_all_cores", lambda function, items: [function(i) for i in items]
+        )
     values = suite()
     order = ["prepare", "buffer", "distill", "train", *FOR_ALL_ROWS]
     for stage in order:
@@ -252,18 +256,33 @@ def test_rooms_import_each_other_in_one_direction_only():
         done |= lowest
 
 
-def test_only_what_may_reads_the_test_split():
-    """Walk the code of the stages that make sets, networks and temperatures for names of test data."""
-    for stage in ("buffer", "distill", "masked", "calibrate"):
-        reached = closure({stage_file(stage)} | modules("backbones") | modules("calibrators"))
-        readers = set()
-        for module in reached:
-            for node in ast.walk(ast.parse(module.read_text())):
-                if isinstance(node, ast.Constant) and node.value in ("test", "test.safetensors"):
-                    readers.add(module.relative_to(ROOT / "stages"))
-        assert {reader.parts[0] for reader in readers} <= {"images"}, "the room that makes the split"
-    assert "data/prepare" not in STAGES["calibrate"]["deps"], "a temperature needs no images"
-    assert "data/train" not in STAGES["calibrate"]["deps"], "nor test logits"
+def names_of_test_data(modules_reached: set[Path]) -> set[str]:
+    """What a set of modules names of test data: the split, its file, or the test logits of a row."""
+    names = set()
+    for module in modules_reached:
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Constant) and node.value in ("test", "test.safetensors"):
+                names.add(f"{module.stem}: {node.value}")
+            if isinstance(node, ast.Attribute) and ast.unparse(node) == "row.logits":
+                names.add(f"{module.stem}: row.logits")
+    return names
+
+
+@pytest.mark.parametrize("stage", ["buffer", "distill", "masked", "calibrate"])
+def test_what_makes_sets_networks_and_temperatures_names_no_test_data(stage):
+    reached = closure({stage_file(stage)} | modules("backbones") | modules("calibrators"))
+    assert len(reached) > 30 and not names_of_test_data(reached)
+
+
+def test_what_is_judged_on_test_data_names_it():
+    """The same search finds test data where they are read, so it would find them elsewhere."""
+    assert "repeats: test" in names_of_test_data(closure({stage_file("train")}))
+    assert "evaluate: row.logits" in names_of_test_data(closure({stage_file("evaluate")}))
+
+
+def test_a_temperature_needs_neither_images_nor_networks():
+    for dependency in ("data/prepare", "data/distill", "data/train"):
+        assert dependency not in STAGES["calibrate"]["deps"]
 
 
 # What is committed
