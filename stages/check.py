@@ -9,7 +9,8 @@ import importlib
 import re
 from pathlib import Path
 
-from stages.images.archives import data_root
+from stages.images.archives import ARCHIVES, data_root
+from stages.images.released import methods, released_set
 from stages.images.sources import find_images
 from stages.runtime.errors import UserError, run_stage
 from stages.runtime.files import write_text
@@ -18,14 +19,18 @@ from stages.settings.ablate import AblateSettings
 from stages.settings.architectures import ArchitecturesKeys
 from stages.settings.buffer import BufferSettings, ImportedBuffer
 from stages.settings.calibrate import CalibrateKeys, CalibrateSettings
+from stages.settings.choices import ChoicesSettings
 from stages.settings.distill import DistillKeys
 from stages.settings.evaluate import EvaluateSettings
 from stages.settings.features import FeaturesKeys
 from stages.settings.images import ImageSettings
 from stages.settings.network import NetworkSettings
 from stages.settings.project import listed_suites, read_yaml
+from stages.settings.reach import ReachKeys, ReachSettings
 from stages.settings.section import Ratio, Section, known, parse
 from stages.settings.svd import SvdKeys
+from stages.settings.tables import TableKeys
+from stages.settings.temperature import TemperatureSettings
 from stages.settings.train import TrainKeys, TrainSettings
 
 __all__ = ["Params", "RowEntry", "Suite", "check"]
@@ -43,7 +48,10 @@ class Params(Section):
     seed: int
     train: TrainSettings
     calibrate: CalibrateSettings
+    temperature: TemperatureSettings
     ablate: AblateSettings
+    reach: ReachSettings
+    choices: ChoicesSettings
     evaluate: EvaluateSettings
     device: str  # where to run; no stage depends on it
     data_root: str  # where copies of the data sets lie; no stage depends on it
@@ -70,11 +78,8 @@ class ImportedBufferEntry(ImportedBuffer, Named):
     """`buffers.<name>` of a suite, where it has `files`."""
 
 
-class RowEntry(DistillKeys, TrainKeys, CalibrateKeys, Named):
+class RowEntry(DistillKeys, TrainKeys, CalibrateKeys, TableKeys):
     """`runs.<name>` of a suite."""
-
-    dataset: str
-    reads: str  # below data/: buffer/<name>, the folder of a set, or `nothing`
 
 
 class AnalysisEntry(Named):
@@ -95,6 +100,14 @@ class FeaturesEntry(FeaturesKeys, AnalysisEntry):
     """`features.<row>` of a suite."""
 
 
+class ReachEntry(ReachKeys, AnalysisEntry):
+    """`reach.<row>` of a suite."""
+
+
+class ChoicesEntry(AnalysisEntry):
+    """`choices.<row>` of a suite: what is tried stands in params.yaml."""
+
+
 class Suite(Section):
     """suites/<suite>.yaml."""
 
@@ -102,9 +115,11 @@ class Suite(Section):
     datasets: dict[str, DatasetEntry]
     buffers: dict[str, dict]  # a BufferEntry or an ImportedBufferEntry
     runs: dict[str, RowEntry]
-    architectures: dict[str, ArchitecturesEntry]
-    svd: dict[str, SvdEntry]
-    features: dict[str, FeaturesEntry]
+    architectures: dict[str, ArchitecturesEntry] = {}
+    svd: dict[str, SvdEntry] = {}
+    features: dict[str, FeaturesEntry] = {}
+    reach: dict[str, ReachEntry] = {}
+    choices: dict[str, ChoicesEntry] = {}
 
     def buffer(self, name: str) -> BufferEntry | ImportedBufferEntry:
         where = f"buffers.{name}"
@@ -114,7 +129,13 @@ class Suite(Section):
         return parse(BufferEntry, values, where)
 
     def analyses(self) -> dict[str, dict]:
-        return {"architectures": self.architectures, "svd": self.svd, "features": self.features}
+        return {
+            "architectures": self.architectures,
+            "svd": self.svd,
+            "features": self.features,
+            "reach": self.reach,
+            "choices": self.choices,
+        }
 
 
 def check(listed: list[Path]) -> None:
@@ -131,7 +152,12 @@ def check(listed: list[Path]) -> None:
         check_names(suite, path, owners)
         check_buffers(suite, path)
         for name, row in suite.runs.items():
-            check_row(name, row, suite, f"{path}: runs.{name}")
+            where = f"{path}: runs.{name}"
+            check_row(name, row, suite, where)
+            check_table_keys(row, where)
+            check_set_of_another_row(row, suite, where)
+            check_released_set(row, suite, where)
+            check_step_size(row, where)
         check_analyses(suite, path, params)
         if path in listed:
             check_files(suite, path, data_root(params.data_root))
@@ -209,8 +235,78 @@ def check_row(name: str, row: RowEntry, suite: Suite, where: str) -> None:
             )
 
 
+def check_set_of_another_row(row: RowEntry, suite: Suite, where: str) -> None:
+    """A row that reads another row's set says of the set what that row says."""
+    if not row.reads.startswith("distill/"):
+        return
+    if row.backbone != "file":
+        raise UserError(
+            f"{where}.reads: {row.reads!r} with backbone {row.backbone!r}; "
+            "allowed: with backbone 'file' alone"
+        )
+    backbones = makers_of_sets()
+    makers = [f"distill/{name}" for name, other in suite.runs.items() if other.backbone in backbones]
+    known(f"{where}.reads", row.reads, makers)
+    maker = suite.runs[row.reads.removeprefix("distill/")]
+    same = {"dataset": maker.dataset, "ipc": maker.ipc, "mdt": maker.mdt, "made_by": maker.backbone}
+    for key, value in same.items():
+        own = getattr(row, key)
+        if own != value:
+            raise UserError(f"{where}.{key}: {own!r}, but the row reads {row.reads}; allowed: {value!r}")
+
+
+def check_released_set(row: RowEntry, suite: Suite, where: str) -> None:
+    """A row with a released set says of the set what the list of released sets says."""
+    source = row.distill.get("source") if row.backbone == "file" else None
+    if source is None:
+        return
+    released = released_set(source, f"{where}.distill.source")
+    same = {"reads": "nothing", "ipc": released.ipc, "mdt": 0, "made_by": released.method}
+    for key, value in same.items():
+        own = getattr(row, key)
+        if own != value:
+            raise UserError(f"{where}.{key}: {own!r}, but the row has {source}; allowed: {value!r}")
+    images = suite.datasets[row.dataset].images.source
+    if images in ("digits", *ARCHIVES) and images != released.dataset:
+        raise UserError(
+            f"{where}.dataset: {row.dataset!r} has images of {images}, but the row has {source}; "
+            f"allowed: a data set of {released.dataset}"
+        )
+
+
+def check_table_keys(row: RowEntry, where: str) -> None:
+    """The keys by which tables put rows beside each other."""
+    if row.made_by is not None and row.backbone != "file":
+        raise UserError(
+            f"{where}.made_by: {row.made_by!r} with backbone {row.backbone!r}; "
+            "allowed: with backbone 'file' alone"
+        )
+    if row.made_by is not None:
+        known(f"{where}.made_by", row.made_by, [*makers_of_sets(), *other_makers_of_sets()])
+    if row.budget == "reduced" and not row.budget_note:
+        raise UserError(f"{where}.budget_note: missing; `budget: reduced` needs words for what is reduced")
+    if row.budget_note and row.budget != "reduced":
+        raise UserError(
+            f"{where}.budget_note: {row.budget_note!r} with budget {row.budget!r}; "
+            "allowed: with `budget: reduced` alone"
+        )
+
+
+def check_step_size(row: RowEntry, where: str) -> None:
+    """`lr` takes the step size of the set only where the backbone that made the set learns one."""
+    if row.lr not in ("learned", "teacher"):
+        return
+    backbone = row.method if row.reads.startswith("distill/") else row.backbone
+    settings = importlib.import_module(f"stages.backbones.{backbone}").Settings
+    if not getattr(settings, "has_step_size", False):
+        raise UserError(
+            f"{where}.lr: {row.lr!r}, but sets of backbone {backbone!r} have no step size; "
+            "allowed: a number > 0"
+        )
+
+
 def check_analyses(suite: Suite, path: Path, params: Params) -> None:
-    """The names that `architectures`, `svd` and `features` refer to."""
+    """The names that `architectures`, `svd`, `features`, `reach` and `choices` refer to."""
     for kind, entries in suite.analyses().items():
         for name, entry in entries.items():
             known(f"{path}: {kind}", name, suite.runs)
@@ -227,6 +323,16 @@ def check_analyses(suite: Suite, path: Path, params: Params) -> None:
     for name, architectures in suite.architectures.items():
         for network in architectures.networks:
             known(f"{path}: architectures.{name}.networks", network, names_in("networks"))
+    check_reach(suite, path)
+
+
+def check_reach(suite: Suite, path: Path) -> None:
+    """Only sets have a reach: networks of the full data have seen all the images that it is measured with."""
+    for name, reach in suite.reach.items():
+        if suite.runs[name].backbone == "full":
+            raise UserError(f"{path}: reach.{name}: a row with backbone 'full'; allowed: all other rows")
+        for other in reach.carried:
+            known(f"{path}: reach.{name}.carried", other, [row for row in suite.runs if row != name])
 
 
 def check_files(suite: Suite, path: Path, root: Path) -> None:
@@ -246,7 +352,8 @@ def check_files(suite: Suite, path: Path, root: Path) -> None:
     for name, row in suite.runs.items():
         where = f"{path}: runs.{name}"
         folder = Path("data") / row.reads
-        if row.backbone == "file" and not folder.is_dir():
+        elsewhere = row.reads.startswith("distill/") or "source" in row.distill
+        if row.backbone == "file" and not elsewhere and not folder.is_dir():
             raise UserError(
                 f"{where}.reads: {row.reads!r}, but there is no folder {folder}; allowed: one below data/"
             )
@@ -255,6 +362,16 @@ def check_files(suite: Suite, path: Path, root: Path) -> None:
             raise UserError(
                 f"{where}.ipc: {row.ipc} is above the smallest class of {row.dataset}; allowed: 1 to {most}"
             )
+
+
+def makers_of_sets() -> list[str]:
+    """The backbones that make or choose images: not `file`, which reads them, nor `full`, which has none."""
+    return [name for name in names_in("backbones") if name not in ("file", "full")]
+
+
+def other_makers_of_sets() -> list[str]:
+    """The methods that have made released sets and are no backbone here."""
+    return [name for name in methods() if name not in makers_of_sets()]
 
 
 def names_in(room: str) -> list[str]:

@@ -3,8 +3,9 @@
     python -m stages.code
 
 A stage in dvc.yaml depends on its list in place of the modules, so an edit re-runs the stages that import the
-edited module, and no others. One dependency instead of twenty for each stage keeps dvc.lock short, which DVC
-reads and writes after every stage.
+edited module, and no others. A YAML file beside a module and of the same name belongs to that module. One
+dependency instead of twenty for each stage keeps dvc.lock short, which DVC reads and writes after every
+stage.
 """
 
 import ast
@@ -68,10 +69,10 @@ def imports(root: Path, module: Path) -> frozenset[Path]:
 
 
 def hashes(root: Path, modules: set[Path]) -> dict[str, str]:
-    """MD5 of each module, by its path below the root."""
-    return {
-        str(file.relative_to(root)): hashlib.md5(file.read_bytes()).hexdigest() for file in sorted(modules)
-    }
+    """MD5 of each module, by its path below the root, and of the YAML file of its name if there is one."""
+    settings = {file.with_suffix(".yaml") for file in modules}
+    files = sorted(modules | {file for file in settings if file.exists()})
+    return {str(file.relative_to(root)): hashlib.md5(file.read_bytes()).hexdigest() for file in files}
 
 
 def main() -> None:

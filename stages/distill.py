@@ -8,6 +8,8 @@ stages/distillation/backbone.py says what a backbone is.
 import importlib
 from pathlib import Path
 
+import torch
+
 from stages.distillation.backbone import Backbone, Problem
 from stages.distillation.learn import learn
 from stages.images.prepared import load_split
@@ -25,8 +27,11 @@ __all__ = ["distill"]
 def distill(row: Row) -> None:
     """Write the distilled set of a row, and the curve of its loss.
 
-    The set has `images`, as the network sees them, `labels` and, if it was learned, `step_size`. The set of
-    a row of all training images has no `images`: they are the training split.
+    The set has `images`, as the network sees them, and `labels`; with soft labels also `targets`, the
+    probabilities; if a step size was learned, `step_size` and `teacher_step_size`; if the row has several
+    sets, `set` with the number of each image's set; of real images `positions` among the training images; and
+    if one came with it, `temperature`. The set of a row of all training images has no `images`: they are the
+    training split.
 
     Raises:
         UserError: the settings do not fit the data, or the loss or a variable keeps leaving the finite
@@ -49,13 +54,28 @@ def distill(row: Row) -> None:
     }
     with scratch(f"distill-{row.name}", about, input_files(row)) as folder:
         learned = learn(backbone, folder / "state.safetensors", row.name)
-        tensors = {"labels": backbone.labels}
-        if backbone.images is not None:
-            tensors["images"] = backbone.images()
-        if "step_size" in backbone.variables:
-            tensors["step_size"] = backbone.variables["step_size"].value
-        write_tensors(row.distilled, tensors, {**about, "skipped_updates": learned.skipped})
+        write_tensors(row.distilled, tensors_of(backbone), {**about, "skipped_updates": learned.skipped})
         write_curve(row.curve, learned.curve)
+
+
+def tensors_of(backbone: Backbone) -> dict[str, torch.Tensor]:
+    """What is kept of a backbone that has done its work."""
+    tensors = {"labels": backbone.labels}
+    if backbone.images is not None:
+        tensors["images"] = backbone.images()
+    if backbone.targets is not None:
+        tensors["targets"] = backbone.targets
+    if "step_size" in backbone.variables:
+        tensors["step_size"] = backbone.variables["step_size"].value
+    if backbone.teacher_step_size is not None:
+        tensors["teacher_step_size"] = torch.tensor(backbone.teacher_step_size)
+    if backbone.number is not None:
+        tensors["set"] = backbone.number
+    if backbone.positions is not None:
+        tensors["positions"] = backbone.positions
+    if backbone.temperature is not None:
+        tensors["temperature"] = torch.tensor(backbone.temperature)
+    return tensors
 
 
 def problem_of(row: Row, keys: DistillKeys) -> Problem:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from stages.images.archives import data_root
-from stages.images.prepared import Transform
+from stages.images.prepared import Transform, at_contrast
 from stages.images.sources import read_images
 from stages.images.split import Split
+from stages.images.standardised import channel_moments
 from stages.runtime.errors import UserError, run_stage
 from stages.runtime.files import write_json, write_tensors
 from stages.settings.images import ImageSettings
@@ -25,6 +26,8 @@ __all__ = ["channel_moments", "fit_transform", "prepare", "prepare_images"]
 
 DECODED = Path("scratch/decoded")
 ZCA_EPS = 0.1  # added to the covariance's eigenvalues, as in MTT's code
+GCN_ZCA_SHARE = 0.1  # of the mean eigenvalue, which is added to each eigenvalue, as in RTP's code
+FITTED_TOGETHER = 10_000  # images; more at once need more memory for their copies in float64
 
 
 def prepare(dataset: Dataset) -> None:
@@ -60,7 +63,8 @@ def prepare_images(
         counts[name] = labels.bincount().tolist()
         write_tensors(folder / f"{name}.safetensors", {"images": images[name], "labels": labels})
     transform = fit_transform(images["train"], settings, key)
-    write_tensors(folder / "transform.safetensors", transform._asdict())
+    fitted = {key: tensor for key, tensor in transform._asdict().items() if tensor is not None}
+    write_tensors(folder / "transform.safetensors", fitted)
     shape = list(images["train"].shape[1:])
     write_json(folder / "info.json", {"classes": classes, "shape": shape, "counts": counts})
 
@@ -72,7 +76,7 @@ def _turned(split: Split, settings: ImageSettings) -> torch.Tensor:
 
 
 def fit_transform(images: torch.Tensor, settings: ImageSettings, key: str) -> Transform:
-    """ZCA whitening, fitted on all training images, or a mean and a standard deviation of each channel.
+    """The whitening that the settings name, fitted on all training images.
 
     Args:
         images: `(N, C, H, W)` uint8.
@@ -80,6 +84,8 @@ def fit_transform(images: torch.Tensor, settings: ImageSettings, key: str) -> Tr
     """
     if settings.whitening == "zca":
         return _fit_zca(images)
+    if settings.whitening == "gcn-zca":
+        return _fit_gcn_zca(images)
     channels = images.shape[1]
     mean = _given(settings.mean, channels, f"{key}.mean")
     std = _given(settings.std, channels, f"{key}.std")
@@ -98,6 +104,38 @@ def _fit_zca(images: torch.Tensor) -> Transform:
     return Transform(zca.mean_vector.flatten(), zca.transform_matrix, zca.transform_inv)
 
 
+def _fit_gcn_zca(images: torch.Tensor) -> Transform:
+    """Global contrast normalisation, then ZCA whitening.
+
+    Source: `preprocess` in utils/data_utils.py of
+    https://github.com/princetonvisualai/RememberThePast-DatasetDistillation. There each image, with the mean
+    of all its values subtracted and divided by its L2 norm, is multiplied by `V (E + 0.1 mean(E))^-1/2 V^T`.
+    `V` and `E` are the eigenvectors and eigenvalues of the mean of `x^T x`; no mean image is subtracted.
+
+    Here images are scaled to the mean norm of the training images instead of 1, and the matrix is divided by
+    it. The product is the same, and `Transform.backward` gives pictures that can be looked at.
+    """
+    size = images[0].numel()
+    moments = torch.zeros(size, size, dtype=torch.float64)
+    brightness = torch.zeros((), dtype=torch.float64)
+    contrast = torch.zeros((), dtype=torch.float64)
+    for part in images.split(FITTED_TOGETHER):
+        pixels = part.double() / 255
+        flat = pixels.flatten(1)
+        brightness += flat.mean(1).sum()
+        contrast += flat.std(1, correction=0).sum() * size**0.5  # the norms of the centred images
+        normalised = at_contrast(pixels, 1.0).flatten(1)
+        moments += normalised.T @ normalised
+    count = len(images)
+    brightness = brightness / count
+    contrast = contrast / count
+    eigenvalues, vectors = torch.linalg.eigh(moments / count)
+    scales = (eigenvalues + GCN_ZCA_SHARE * eigenvalues.mean()).sqrt()
+    matrix = (vectors / scales) @ vectors.T / contrast
+    inverse = (vectors * scales) @ vectors.T * contrast
+    return Transform(brightness.repeat(size).float(), matrix.float(), inverse.float(), contrast.float())
+
+
 def _given(values: list[float] | None, channels: int, key: str) -> torch.Tensor | None:
     """The numbers of a key, one for each channel; None if the settings leave them to the images."""
     if values is None:
@@ -106,27 +144,6 @@ def _given(values: list[float] | None, channels: int, key: str) -> torch.Tensor 
         allowed = f"one for each of {channels} channels"
         raise UserError(f"{key}: {values} has {len(values)} numbers; allowed: {allowed}")
     return torch.tensor(values)
-
-
-def channel_moments(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each channel, from how often each of the 256 levels occurs.
-
-    Args:
-        images: `(N, C, H, W)` uint8.
-
-    Returns:
-        Two `(C,)` tensors, of the images' values in [0, 1].
-    """
-    channels = images.shape[1]
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.zeros(channels, 256, dtype=torch.float64)
-    for part in images.split(1000):  # bincount makes int64 copies
-        for channel in range(channels):
-            counts[channel] += part[:, channel].flatten().bincount(minlength=256)
-    shares = counts / counts.sum(1, keepdim=True)
-    mean = shares @ levels
-    variance = (shares * (levels - mean[:, None]) ** 2).sum(1)
-    return mean.float(), variance.sqrt().float()
 
 
 def main(name: str) -> None:

@@ -10,7 +10,18 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("left", "middle", "right")
-FOR_ALL_ROWS = ("masked", "calibrate", "evaluate", "ablate", "svd", "features", "architectures")
+FOR_ALL_ROWS = (
+    "temperature",
+    "masked",
+    "calibrate",
+    "evaluate",
+    "ablate",
+    "svd",
+    "features",
+    "architectures",
+    "reach",
+    "choices",
+)
 MTT = {
     "iterations": 3,
     "syn_steps": 3,
@@ -34,9 +45,28 @@ PARAMS = {
         "mixup_alpha": 1.0,
         "label_smoothing": 0.1,
         "focal_gamma": 1.0,
+        "drop": True,
+        "mixup_first": False,
     },
     "calibrate": {"start": 1.5, "lr": 0.02, "max_iter": 50, "share": 0.1, "bounds": [0.05, 20.0]},
+    "temperature": {"networks": 2, "images": 30},
     "ablate": {"ratios": [0, 0.3, 0.8], "shares": [0.1, 0.5], "starts": [1.0, 3.0], "steps": [1, 20]},
+    "reach": {
+        "networks": [1, 2, 3],
+        "images": [6, 30],
+        "folds": 2,
+        "augmentations": 2,
+        "shifts": {"rotation": [30], "noise": [0.1], "blur": [0.1], "contrast": [0.5]},
+    },
+    "choices": {
+        "mixup_alpha": [0.4, 1.0],
+        "label_smoothing": [0.1],
+        "step_size": [0.2, 1.0],
+        "lbfgs_lr": [0.02],
+        "lbfgs_steps": [1, 50],
+        "starts": [1.0, 1.5],
+        "focal_gamma": [1.0],
+    },
     "evaluate": {"bins": 10, "resamples": 20},
     "device": "cpu",
     "data_root": "raw",
@@ -56,6 +86,7 @@ def row(**changes) -> dict:
         "epochs": 6,
         "lr": "learned",
         "augment": True,
+        "train": {},
         "mask_ratio": 0.3,
     }
     return copy.deepcopy(values | changes)
@@ -100,6 +131,11 @@ def suite() -> dict:
             "buffers": {"shapes": buffer},
             "runs": rows,
             "architectures": {"shapes-mtt-ipc2": named | {"networks": ["convnet", "mlp"]}},
+            "reach": {
+                "shapes-mtt-ipc2": named | {"carried": ["shapes-mtt-ipc2-mdt"]},
+                "shapes-random-ipc1": named,
+            },
+            "choices": {"shapes-mtt-ipc2": named},
             "svd": {name: decomposed for name in ("shapes-mtt-ipc2", "shapes-mtt-ipc2-mdt", "shapes-full")},
             "features": {
                 name: looked_into for name in ("shapes-mtt-ipc2", "shapes-mtt-ipc2-mdt", "shapes-full")

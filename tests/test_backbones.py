@@ -1,5 +1,6 @@
 """The backbones: gradients against finite differences in float64, single updates, masks, and references."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -7,16 +8,23 @@ from types import ModuleType
 from typing import NamedTuple
 
 import pytest
+import sklearn.cluster
 import torch
+import yaml
 from conftest import ROOT
+from safetensors.torch import save_file
+from sklearn.cluster import KMeans
+from torch import Tensor
 
-from stages.backbones import dc, dsa, full, kmeans, random, rtp
-from stages.distillation import gradient_matching
-from stages.distillation.back_propagation_through_time import clipped
+from stages.backbones import dc, dsa, full, kmeans, mtt, random, rtp
+from stages.distillation import gradient_matching, trajectory_matching
+from stages.distillation.back_propagation_through_time import AddressableMemory, clipped
 from stages.distillation.backbone import Backbone, Problem
-from stages.distillation.gradient_matching import class_gradients, matching_distance
+from stages.distillation.gradient_matching import GradientMatching, class_gradients, matching_distance
 from stages.distillation.learn import learn
+from stages.distillation.trajectory_matching import TrajectoryMatching
 from stages.distillation.unroll import InnerLoss
+from stages.images.augment import Draw
 from stages.images.prepared import LabelledImages
 from stages.networks.convnet import ConvNet
 from stages.runtime.errors import UserError
@@ -25,6 +33,16 @@ from stages.training.flat import FlatNetwork
 
 CLASSES = 5
 LOOPS = {"iterations": 2, "outer_loops": 2, "inner_loops": 1, "batch_real": 6}
+MTT = {
+    "iterations": 2,
+    "syn_steps": 12,
+    "expert_epochs": 1,
+    "max_start_epoch": 1,
+    "lr_img": 1.0,
+    "lr_lr": 1e-6,
+    "lr_teacher": 0.1,
+    "batch_syn": 4,
+}
 RTP = {"iterations": 2, "syn_steps": 3, "batch_syn": 1, "batch_real": 4, "lr_net": 0.1, "clip": 1e9}
 
 
@@ -42,8 +60,10 @@ class Case(NamedTuple):
 CASES = {
     "dc": Case(dc, LOOPS),
     "dsa": Case(dsa, LOOPS),
+    "dsa with masks after the augmentation": Case(dsa, LOOPS | {"mask_after_augmentation": True}),
     "rtp": Case(rtp, RTP),
-    "rtp with memory addressing": Case(rtp, RTP | {"n_basis": 20, "l2": 0}),
+    "rtp with drawn classes": Case(rtp, RTP | {"classes": 2}),
+    "rtp with memory addressing": Case(rtp, RTP | {"n_basis": 20}),
 }
 
 
@@ -173,6 +193,137 @@ def test_memory_addressing_with_too_many_basis_images_is_refused(device):
         CASES["rtp"].start(five_classes(device), n_basis=40)
 
 
+@pytest.mark.parametrize("ipc, n_basis", [(1, 16), (50, 800)])
+def test_memory_addressing_on_cifar10_makes_115_images_of_each_class(ipc, n_basis):
+    """As in the public code at one image a class; at 50, basis images have the same share of the room."""
+    real = LabelledImages(torch.zeros(10, 3, 32, 32), torch.arange(10), 10)
+    problem = Problem(real, five_classes("cpu").network, ipc, mdt=0, reads=Path(), seed=0)
+    settings = rtp.Settings(iterations=1, syn_steps=1, batch_syn=32, n_basis=n_basis)
+    memory = AddressableMemory(problem, settings, n_basis, generator("noise"))
+    assert memory.images_per_class == 115
+    assert memory.variables["basis"].value.numel() == 0.4 * ipc * 10 * 3072
+
+
+def test_coefficients_decay_only_where_a_row_says_so(device):
+    """The public code's L2 term has no effect, so by default there is none."""
+
+    def first_gradients(**changes):
+        backbone = CASES["rtp with memory addressing"].start(five_classes(device), **changes)
+        _, gradients = next(backbone.updates(0))
+        return backbone.variables["coefficients"].value, gradients
+
+    coefficients, default = first_gradients()
+    _, without = first_gradients(l2=0.0)
+    _, decayed = first_gradients(l2=0.3)
+    assert torch.equal(default["coefficients"], without["coefficients"])
+    assert torch.allclose(decayed["coefficients"], without["coefficients"] + 0.3 * coefficients)
+    assert torch.equal(decayed["basis"], without["basis"])
+
+
+def updated_classes(backbone: Backbone, iteration: int) -> set[int]:
+    """The classes whose synthetic images get a gradient."""
+    _, gradients = next(backbone.updates(iteration))
+    moved = gradients["images"].abs().amax((1, 2, 3)) > 0
+    return set(backbone.labels[moved].tolist())
+
+
+def test_an_iteration_of_rtp_works_on_the_classes_that_it_draws(device):
+    case = CASES["rtp with drawn classes"]
+    backbone = case.start(five_classes(device))
+    drawn = [updated_classes(backbone, iteration) for iteration in range(8)]
+    assert [len(classes) for classes in drawn] == [2] * 8
+    assert len({tuple(sorted(classes)) for classes in drawn}) > 2, "every iteration draws anew"
+    resumed = case.start(five_classes(device))
+    assert updated_classes(resumed, 3) == drawn[3], "the draw depends on the iteration alone"
+
+
+def test_the_real_images_of_an_iteration_are_of_the_drawn_classes(device):
+    """Images of the other classes may be anything: the loss stays as it is."""
+    problem = five_classes(device)
+    backbone = CASES["rtp with drawn classes"].start(problem)
+    loss, _ = next(backbone.updates(0))
+    others = set(range(CLASSES)) - updated_classes(backbone, 0)
+    for label in others:
+        problem.real.images[problem.real.labels == label] = torch.nan
+    loss_without_others, _ = next(backbone.updates(0))
+    assert torch.equal(loss_without_others, loss)
+
+
+@pytest.mark.parametrize("classes", [CLASSES, 100])
+def test_as_many_drawn_classes_as_there_are_make_no_difference(classes, device):
+    case = CASES["rtp"]
+    loss, gradients = next(case.start(five_classes(device)).updates(0))
+    loss_of_drawn, gradients_of_drawn = next(case.start(five_classes(device), classes=classes).updates(0))
+    assert torch.equal(loss_of_drawn, loss)
+    assert torch.equal(gradients_of_drawn["images"], gradients["images"])
+
+
+# RTP's rows against its public code
+
+
+@pytest.fixture(scope="module")
+def cifar_suites() -> dict[str, dict]:
+    suites = {}
+    for name in ("cifar10", "cifar100"):
+        suites[name] = yaml.safe_load((ROOT / "suites" / f"{name}.yaml").read_text())
+    return suites
+
+
+@pytest.fixture(scope="module")
+def rtp_rows(cifar_suites) -> dict[str, dict]:
+    """The keys of every row whose set RTP makes, by its name."""
+    rows: dict[str, dict] = {}
+    for suite in cifar_suites.values():
+        rows |= {name: row for name, row in suite["runs"].items() if row["backbone"] == "rtp"}
+    return rows
+
+
+def test_rtps_rows_have_its_public_settings(rtp_rows):
+    for name, row in rtp_rows.items():
+        settings = rtp.Settings(**row["distill"])
+        assert (settings.syn_steps, settings.batch_real) == (150, 64), name
+        assert settings.batch_syn == (10 if settings.n_basis is None else 32), name
+        assert (settings.lr_net, settings.momentum_net) == (0.01, 0.9), name
+        assert (settings.lr_img, settings.momentum, settings.clip, settings.l2) == (0.1, 0.5, 2, 0), name
+        if row["suite"] == "cifar10":
+            assert (settings.iterations, settings.classes, row["budget"]) == (500_000, 10, "published"), name
+
+
+def test_rtps_rows_are_trained_by_its_own_protocol(rtp_rows, cifar_suites):
+    for name, row in rtp_rows.items():
+        images = cifar_suites[row["suite"]]["datasets"][row["dataset"]]["images"]
+        memory = "n_basis" in row["distill"]
+        assert images["whitening"] == ("none" if memory else "gcn-zca"), name
+        assert (row["epochs"], row["lr"], row["augment"]) == (300, 0.01, False), name
+        assert row["train"] == {"batch": 640, "momentum": 0.9, "weight_decay": 0, "drop": False}, name
+
+
+@pytest.mark.parametrize("suite", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("ipc", [1, 10, 50])
+def test_a_second_row_of_rtp_trains_on_the_same_set_as_rows_of_dsa_do(suite, ipc, cifar_suites):
+    rows = cifar_suites[suite]["runs"]
+    own = rows[f"{suite}-rtp-ipc{ipc}"]
+    second = rows[f"{suite}-rtp-ipc{ipc}-as-others"]
+    assert second["reads"] == f"distill/{suite}-rtp-ipc{ipc}"
+    for key in ("dataset", "ipc", "mdt", "mask_ratio", "budget"):
+        assert second[key] == own[key]
+    of_dsa = rows[f"{suite}-dsa-ipc1"]
+    for key in ("epochs", "lr", "augment", "train"):
+        assert second[key] == of_dsa[key]
+
+
+def test_rows_of_rtp_on_cifar100_take_the_operations_that_their_suite_says(rtp_rows):
+    """An image of an inner step takes 11 forward passes of the ConvNet."""
+    forward = 2 * 128 * (27 * 1024 + 1152 * 256 + 1152 * 64) + 2 * 2048 * 100
+    for name, row in rtp_rows.items():
+        settings = rtp.Settings(**row["distill"])
+        if row["suite"] == "cifar100":
+            images = row["ipc"] if settings.n_basis is None else 115
+            batch = 100 * min(images, settings.batch_syn)
+            operations = 11 * forward * batch * settings.syn_steps * settings.iterations
+            assert operations == pytest.approx(8.4e17, rel=0.05), name
+
+
 def test_images_are_updated_once_in_each_outer_loop(device):
     backbone = CASES["dc"].start(five_classes(device))
     assert len(list(backbone.updates(0))) == 2
@@ -206,8 +357,9 @@ def test_a_gradient_below_the_limit_is_not_clipped():
 @pytest.mark.parametrize("module", [random, kmeans])
 def test_references_are_different_real_images_of_their_classes(module):
     real = five_classes("cpu").real
-    backbone = module.start(five_classes("cpu", ipc=3), module.Settings())
+    backbone = module.start(five_classes("cpu", ipc=3), module.Settings(sets=1))
     images = backbone.images()
+    assert backbone.number is None
     assert backbone.labels.tolist() == [k for k in range(CLASSES) for _ in range(3)]
     rows = []
     for image in images:
@@ -217,19 +369,180 @@ def test_references_are_different_real_images_of_their_classes(module):
     assert len(set(rows)) == 15
 
 
+@pytest.mark.parametrize("module", [random, kmeans])
+def test_every_set_of_a_reference_has_images_of_its_own(module, monkeypatch):
+    """A single start for each cluster: the best of ten would be the same for so few images."""
+    monkeypatch.setattr(kmeans, "STARTS", 1)
+    problem = five_classes("cpu", ipc=3)
+    backbone = module.start(problem, module.Settings(sets=4))
+    assert backbone.number.bincount().tolist() == [15] * 4
+    images = backbone.images()
+    sets = [images[backbone.number == number] for number in range(4)]
+    for number, own in enumerate(sets):
+        assert backbone.labels[backbone.number == number].tolist() == [
+            k for k in range(CLASSES) for _ in range(3)
+        ]
+        assert not any(torch.equal(own, other) for other in sets[:number])
+    alone = module.start(problem, module.Settings(sets=1))
+    assert torch.equal(alone.images(), sets[0])
+
+
+def test_references_have_a_set_for_each_repeat_of_the_paper():
+    assert random.Settings().sets == kmeans.Settings().sets == 5
+
+
+def test_kmeans_starts_every_class_of_every_set_from_a_seed_of_its_own(monkeypatch):
+    seeds = []
+
+    def noted(*words, random_state, **keys):
+        seeds.append(random_state)
+        return KMeans(*words, random_state=random_state, **keys)
+
+    monkeypatch.setattr(sklearn.cluster, "KMeans", noted)
+    kmeans.start(five_classes("cpu"), kmeans.Settings(sets=3))
+    assert len(set(seeds)) == len(seeds) == 3 * CLASSES
+
+
+def test_mtt_and_dsa_start_from_the_first_set_of_random_images(tmp_path):
+    problem = mtt_problem(tmp_path, "cpu")
+    first = random.start(problem, random.Settings(sets=3)).images()[: 2 * CLASSES]
+    assert torch.equal(mtt.start(problem, mtt.Settings(**MTT)).images(), first)
+    assert torch.equal(CASES["dsa"].start(problem).images(), first)
+
+
 def test_kmeans_takes_the_image_in_the_middle_of_a_cluster():
     brightness = torch.tensor([0.0, 0.1, 0.2, 5.0, 5.1, 5.2] * 2)
     images = brightness.view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
     real = LabelledImages(images, torch.tensor([0] * 6 + [1] * 6), 2)
     problem = Problem(real, five_classes("cpu").network, ipc=2, mdt=0, reads=Path(), seed=0)
     backbone = kmeans.start(problem, kmeans.Settings())
-    means = backbone.images()[:2].mean((1, 2, 3))
-    assert sorted(means.tolist()) == pytest.approx([0.1, 5.1])
+    for of_class in backbone.images().split(2):
+        means = of_class.mean((1, 2, 3))
+        assert sorted(means.tolist()) == pytest.approx([0.1, 5.1])
 
 
 def test_full_copies_no_image():
     backbone = full.start(five_classes("cpu"), full.Settings())
     assert backbone.images is None
+
+
+# The mask of MDT and the augmentation
+
+
+def mtt_problem(folder: Path, device, mdt: float = 0.5) -> Problem:
+    """The five classes, and two experts of one epoch whose weights are noise."""
+    problem = five_classes(device, mdt=mdt)
+    shape = (2, 2, problem.network.size)
+    snapshots = 0.3 * torch.randn(shape, generator=generator("experts"), dtype=torch.float64)
+    save_file({"snapshots": snapshots}, folder / "trajectories.safetensors")
+    return dataclasses.replace(problem, reads=folder)
+
+
+def mtt_batches(problem: Problem, mask_after: bool) -> list[tuple[Tensor, Tensor]]:
+    """The images of all inner steps of an iteration, and their masks, which are 1 or 0."""
+    settings = mtt.Settings(**MTT, mask_after_augmentation=mask_after)
+    matching = TrajectoryMatching(problem, settings)
+    batch = matching._batches(matching.images.value, 0, generator("draws"))
+    mask = problem.mask(0)
+    batches = []
+    for step in range(settings.syn_steps):
+        images, _ = batch(step)
+        batches.append((images, mask(torch.ones_like(images), step)))
+    return batches
+
+
+def dsa_batches(problem: Problem, mask_after: bool) -> list[tuple[Tensor, Tensor]]:
+    """The same of each class in the first updates of an iteration."""
+    settings = dsa.Settings(**LOOPS, mask_after_augmentation=mask_after)
+    rows = problem.real_rows()
+    images, labels = problem.real.images[rows], problem.real.labels[rows]
+    matching = GradientMatching(problem, settings, images, labels, siamese=True, mask_after=mask_after)
+    mask = problem.mask(0)
+    batches = []
+    for outer_loop in range(3):
+        stacked = images[matching.synthetic_rows]
+        synthetic = matching._batches(stacked, torch.arange(CLASSES), 0, outer_loop).synthetic
+        for k, own in enumerate(synthetic):
+            batches.append((own, mask(torch.ones_like(own), outer_loop * CLASSES + k)))
+    return batches
+
+
+BATCHES = {"mtt": mtt_batches, "dsa": dsa_batches}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_what_is_masked_after_the_augmentation_stays_zero(name, device, tmp_path):
+    """What is masked before it may get another colour, or be moved, or be mixed with its neighbours."""
+    problem = mtt_problem(tmp_path, device)
+    for images, mask in BATCHES[name](problem, mask_after=True):
+        assert 0.3 < float(mask.mean()) < 0.7
+        assert not images[mask == 0].any()
+    before = BATCHES[name](problem, mask_after=False)
+    assert any(bool(images[mask == 0].any()) for images, mask in before)
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_both_orders_have_the_same_masks(name, device, tmp_path, monkeypatch):
+    """Mirrored images have a mirrored mask if they are masked first, and the mask itself if last."""
+
+    def always_flip(draws, count):
+        return Draw("flip", torch.zeros(count, 3))
+
+    for module in (trajectory_matching, gradient_matching):
+        monkeypatch.setattr(module, "draw", always_flip)
+    unmasked = BATCHES[name](mtt_problem(tmp_path, device, mdt=0), mask_after=False)
+    problem = mtt_problem(tmp_path, device)
+    before = BATCHES[name](problem, mask_after=False)
+    after = BATCHES[name](problem, mask_after=True)
+    for (mirrored, _), (masked_first, mask), (masked_last, _) in zip(unmasked, before, after):
+        assert torch.equal(masked_first, mirrored * mask.flip(3))
+        assert torch.equal(masked_last, mirrored * mask)
+
+
+@pytest.mark.parametrize("module, settings", [(mtt, MTT), (dsa, LOOPS)])
+def test_the_order_says_nothing_without_a_mask(module, settings, device, tmp_path):
+    def first_update(mdt, mask_after):
+        problem = mtt_problem(tmp_path, device, mdt)
+        backbone = module.start(problem, module.Settings(**settings, mask_after_augmentation=mask_after))
+        loss, gradients = next(backbone.updates(0))
+        return loss, gradients["images"]
+
+    loss, gradient = first_update(0, mask_after=False)
+    same_loss, same_gradient = first_update(0, mask_after=True)
+    assert torch.equal(same_loss, loss)
+    assert torch.equal(same_gradient, gradient)
+    masked_before, _ = first_update(0.5, mask_after=False)
+    masked_after, _ = first_update(0.5, mask_after=True)
+    assert not torch.equal(masked_before, masked_after)
+
+
+@pytest.mark.parametrize("mask_after", [False, True])
+def test_mtts_gradient_equals_finite_differences_in_both_orders(mask_after, device, tmp_path):
+    settings = mtt.Settings(**MTT | {"syn_steps": 4}, mask_after_augmentation=mask_after)
+
+    def first_update(shift):
+        backbone = mtt.start(mtt_problem(tmp_path, device), settings)
+        images = backbone.variables["images"]
+        images.value = images.value + shift
+        loss, gradients = next(backbone.updates(0))
+        return float(loss), gradients["images"]
+
+    h = 1e-5
+    _, gradient = first_update(0)
+    direction = torch.randn(gradient.shape, generator=generator("images"), dtype=torch.float64).to(device)
+    slope = (first_update(h * direction)[0] - first_update(-h * direction)[0]) / (2 * h)
+    assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-5)
+
+
+def test_mdt_masks_before_the_augmentation_by_default():
+    assert not mtt.Settings(**MTT).mask_after_augmentation
+    assert not dsa.Settings(**LOOPS).mask_after_augmentation
+
+
+@pytest.mark.parametrize("module, settings", [(dc, LOOPS), (rtp, RTP)])
+def test_a_backbone_that_does_not_augment_has_no_order(module, settings):
+    with pytest.raises(ValueError, match="mask_after_augmentation"):
+        module.Settings(**settings, mask_after_augmentation=True)
 
 
 def test_the_published_loops_of_dc_are_no_defaults():

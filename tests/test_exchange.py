@@ -1,6 +1,7 @@
 """Sets and expert trajectories that were made elsewhere, and sets for use elsewhere."""
 
 import copy
+import json
 import os
 import pickle
 import shutil
@@ -20,9 +21,12 @@ from torch import Tensor, nn
 from stages.images.prepared import LabelledImages, load_split, load_transform
 from stages.networks.convnet import ConvNet
 from stages.runtime.errors import UserError
+from stages.runtime.files import read_about
 from stages.settings.rows import Buffer, Row
+from stages.settings.train import TrainKeys
 from stages.tools.export import export
 from stages.training.flat import FlatNetwork
+from stages.training.repeats import setup_of, train_settings
 
 SET = Path("data/sets/mine")  # the folder that the imported row reads
 ROW = "shapes-file"
@@ -65,10 +69,22 @@ def add(kind: str, name: str, values: dict) -> None:
     write_yaml(path, suite)
 
 
-def take_in(folder: Path = SET, ipc: int = 2, step_size: float | None = None) -> dict[str, Tensor]:
-    """Distil a row that reads the set in the folder, which lies below data/."""
+def change(kind: str, name: str, **values) -> None:
+    """Give keys of an entry of the suite other values."""
+    path = Path("suites/shapes.yaml")
+    suite = yaml.safe_load(path.read_text())
+    suite[kind][name] |= values
+    write_yaml(path, suite)
+
+
+def take_in(folder: Path = SET, ipc: int = 2, **distill) -> dict[str, Tensor]:
+    """Distil a row that reads the set in the folder, which lies below data/.
+
+    Args:
+        distill: the keys of the row's `distill:`.
+    """
     reads = str(folder.relative_to("data"))
-    add("runs", ROW, project.row(backbone="file", ipc=ipc, reads=reads, distill={"step_size": step_size}))
+    add("runs", ROW, project.row(backbone="file", ipc=ipc, reads=reads, distill=distill))
     run("distill", ROW)
     return load_file(Row(ROW).distilled)
 
@@ -82,25 +98,113 @@ def write_as_mtt(images: Tensor, labels: Tensor) -> None:
 
 
 def write_as_dc(images: Tensor, labels: Tensor) -> None:
+    write_experiments([[images, labels]])
+
+
+def write_experiments(data: list[list[Tensor]]) -> None:
+    """A file of DC's code, with images and labels of each experiment."""
     accuracies = {"ConvNet": [np.float64(0.28), np.mean([0.1, 0.2])]}  # as the public code leaves them
-    data = [[torch.zeros_like(images), labels], [images, labels]]
     torch.save({"data": data, "accs_all_exps": accuracies}, SET / "res_DC_CIFAR10_ConvNet_2ipc.pt")
 
 
 def write_as_this_project(images: Tensor, labels: Tensor) -> None:
-    tensors = {"images": images, "labels": labels, "step_size": torch.tensor(0.03)}
-    save_file(tensors, SET / "set.safetensors")
+    step_sizes = {"step_size": torch.tensor(0.03), "teacher_step_size": torch.tensor(0.05)}
+    save_file({"images": images, "labels": labels} | step_sizes, SET / "set.safetensors")
 
 
 @pytest.mark.parametrize(
-    "write, step_size", [(write_as_mtt, 0.02), (write_as_dc, 0.02), (write_as_this_project, 0.03)]
+    "write, step_size, teacher_step_size",
+    [(write_as_mtt, 0.02, 0.01), (write_as_dc, 0.02, 0.01), (write_as_this_project, 0.03, 0.05)],
 )
-def test_a_set_from_elsewhere_is_taken_in_as_it_is(write, step_size, shapes, pair):
+def test_a_set_from_elsewhere_is_taken_in_as_it_is(write, step_size, teacher_step_size, shapes, pair):
     write(*pair)
-    taken = take_in(step_size=0.02)
+    taken = take_in(step_size=0.02, teacher_step_size=0.01)
     assert torch.equal(taken["images"], pair[0])
     assert torch.equal(taken["labels"], pair[1])
+    assert "set" not in taken
     assert float(taken["step_size"]) == pytest.approx(step_size)
+    assert float(taken["teacher_step_size"]) == pytest.approx(teacher_step_size)
+
+
+def test_the_experiments_of_dc_are_sets_of_the_row(shapes, pair):
+    images, labels = pair
+    write_experiments([[images, labels], [images + 1, labels.flip(0)]])
+    taken = take_in()
+    assert torch.equal(taken["images"], torch.cat([images, images + 1]))
+    assert torch.equal(taken["labels"], torch.cat([labels, labels.flip(0)]))
+    assert taken["set"].tolist() == [0] * 6 + [1] * 6
+
+
+def test_every_experiment_of_dc_has_the_images_that_the_row_says(shapes, pair):
+    images, labels = pair
+    other_labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    write_experiments([[images, labels], [images, other_labels]])
+    with pytest.raises(UserError, match="1 to 3 images a class, but the row's ipc is 2"):
+        take_in()
+
+
+# Sets of other rows
+
+
+def teacher_row(**changes) -> dict:
+    """A row with the set of shapes-mtt-ipc2, at the step size that the learned one started from."""
+    keys = {"backbone": "file", "made_by": "mtt", "lr": "teacher", "distill": {}}
+    return project.row(reads="distill/shapes-mtt-ipc2", **keys | changes)
+
+
+def test_a_row_may_have_the_set_of_another_row(shapes):
+    run("buffer", "shapes")
+    run("distill", "shapes-mtt-ipc2")
+    made = load_file(Row("shapes-mtt-ipc2").distilled)
+    add("runs", ROW, teacher_row())
+    run("check")
+    run("distill", ROW)
+    taken = load_file(Row(ROW).distilled)
+    assert taken.keys() == made.keys()
+    for key in made:
+        assert torch.equal(taken[key], made[key]), key
+    assert float(made["teacher_step_size"]) == pytest.approx(project.MTT["lr_teacher"])
+    assert float(made["step_size"]) != float(made["teacher_step_size"])
+
+
+@pytest.mark.parametrize("lr, key", [("learned", "step_size"), ("teacher", "teacher_step_size"), (0.3, None)])
+def test_networks_are_trained_at_the_step_size_that_the_row_asks_for(lr, key, shapes, pair):
+    write_as_this_project(*pair)
+    taken = take_in()
+    change("runs", ROW, lr=lr)
+    row = Row(ROW)
+    schedule = setup_of(row, row.keys(TrainKeys), train_settings()).schedule
+    assert schedule.lr == pytest.approx(float(taken[key]) if key else lr)
+
+
+def test_a_set_without_a_teachers_step_size_cannot_be_trained_at_it(shapes, pair):
+    write_as_mtt(*pair)
+    take_in(step_size=0.02)
+    change("runs", ROW, lr="teacher")
+    with pytest.raises(UserError, match="lr: 'teacher', but .* allowed: .* a distill.teacher_step_size"):
+        run("train", ROW)
+
+
+def test_a_row_may_have_all_random_sets_of_another_row(shapes):
+    run("distill", "shapes-random-ipc1")
+    made = load_file(Row("shapes-random-ipc1").distilled)
+    random_set = {"made_by": "random", "ipc": 1, "lr": 0.05, "reads": "distill/shapes-random-ipc1"}
+    add("runs", ROW, teacher_row() | random_set)
+    run("distill", ROW)
+    taken = load_file(Row(ROW).distilled)
+    assert taken["set"].tolist() == made["set"].tolist() == [number for number in range(5) for _ in range(3)]
+    assert torch.equal(taken["images"], made["images"])
+
+
+# Files of MTT's code in other forms
+
+
+def test_each_experiment_of_dc_is_a_set_of_the_row(shapes, pair):
+    images, labels = pair
+    write_experiments([[images + 1, labels], [images, labels]])
+    taken = take_in()
+    assert torch.equal(taken["images"], torch.cat([images + 1, images]))
+    assert torch.equal(taken["set"], torch.tensor([0, 1]).repeat_interleave(6))
 
 
 def write_numbered(images: Tensor, labels: Tensor, step_size: Tensor) -> None:
@@ -186,7 +290,7 @@ def remove_all_files(images, labels):
         ),
         (
             lambda x, y: save("labels", torch.eye(6)),
-            r"labels \(6, 6\); allowed: .*soft labels are not supported",
+            r"labels \(6, 6\); allowed for this data set: \(N, 3, 8, 8\) and \(N,\) or \(N, 3\)",
         ),
         (lambda x, y: save("lr", "fast"), "lr_best.pt: expected a number"),
         (
@@ -258,6 +362,89 @@ def test_pictures_that_cannot_be_used_are_refused(spoil, expected, shapes):
         take_in(ipc=1)
 
 
+# Temperatures that come with a set
+
+
+def write_temperature_in_the_set(images: Tensor, labels: Tensor) -> None:
+    tensors = {"images": images, "labels": labels, "temperature": torch.tensor(1.7)}
+    save_file(tensors, SET / "set.safetensors")
+
+
+def write_temperature_beside_the_set(images: Tensor, labels: Tensor) -> None:
+    write_as_mtt(images, labels)
+    (SET / "temperature.txt").write_text("1.7\n")
+
+
+@pytest.mark.parametrize("write", [write_temperature_in_the_set, write_temperature_beside_the_set])
+def test_a_set_keeps_the_temperature_that_it_came_with(write, shapes, pair, monkeypatch):
+    write(*pair)
+    taken = take_in(step_size=0.02)
+    assert float(taken["temperature"]) == pytest.approx(1.7)
+    monkeypatch.setattr("stages.temperature.train_groups", lambda *arguments: pytest.fail("trained"))
+    run("temperature", ROW)
+    row = Row(ROW)
+    shipped = json.loads(row.shipped.read_text())
+    assert shipped["temperature"] == pytest.approx(1.7)
+    assert shipped["own"] == shipped["accuracy"] == [] and shipped["images"] == 0
+    assert not row.real_logits.exists()
+
+
+def test_a_set_without_a_temperature_gets_one(shapes, pair):
+    write_as_mtt(*pair)
+    assert "temperature" not in take_in(step_size=0.02)
+    run("temperature", ROW)
+    shipped = json.loads(Row(ROW).shipped.read_text())
+    assert shipped["temperature"] > 0
+    assert len(shipped["own"]) == 2 and shipped["images"] == 30
+    assert Row(ROW).real_logits.exists()
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("hot", "temperature.txt: 'hot'; allowed: a number > 0"),
+        ("", "temperature.txt: ''; allowed: a number > 0"),
+        ("1.5 1.6", "temperature.txt: '1.5 1.6'; allowed: a number > 0"),
+        ("0", "temperature.txt: a temperature of 0; allowed: a number > 0"),
+        ("-2", "temperature.txt: a temperature of -2; allowed: a number > 0"),
+        ("inf", "temperature.txt: a temperature of inf; allowed: a number > 0"),
+        ("nan", "temperature.txt: a temperature of nan; allowed: a number > 0"),
+    ],
+)
+def test_a_temperature_file_that_cannot_be_used_is_refused(text, expected, shapes, pair):
+    write_as_mtt(*pair)
+    (SET / "temperature.txt").write_text(text)
+    with pytest.raises(UserError, match=expected) as caught:
+        take_in()
+    assert len(str(caught.value).splitlines()) == 1
+    assert not Row(ROW).distilled.exists()
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        (torch.tensor(0.0), "set.safetensors: a temperature of 0; allowed: a number > 0"),
+        (torch.tensor([1.0, 2.0]), "set.safetensors: not a distilled set"),
+    ],
+)
+def test_a_temperature_in_a_set_that_cannot_be_used_is_refused(value, expected, shapes, pair):
+    images, labels = pair
+    save_file({"images": images, "labels": labels, "temperature": value}, SET / "set.safetensors")
+    with pytest.raises(UserError, match=expected):
+        take_in()
+
+
+def test_a_set_of_real_images_keeps_their_positions_if_they_are_there(shapes):
+    real = load_split(Path("data/prepare/shapes"), "train")
+    positions = torch.tensor([3, 21, 40])
+    tensors = {"images": real.images[positions], "labels": real.labels[positions], "positions": positions}
+    save_file(tensors, SET / "set.safetensors")
+    assert torch.equal(take_in(ipc=1)["positions"], positions)
+    for elsewhere in (positions + 1, positions + 100):
+        save_file(tensors | {"positions": elsewhere}, SET / "set.safetensors")
+        assert "positions" not in take_in(ipc=1)
+
+
 # Sets for elsewhere
 
 
@@ -275,6 +462,61 @@ def test_a_set_that_is_taken_out_and_in_again_gives_the_same_logits(shapes, pair
         expected = network(images)
         for folder in (exported, only_pt):
             assert torch.equal(network(take_in(folder)["images"]), expected)
+
+
+def test_a_temperature_is_taken_out_and_in_again_with_its_set(shapes, pair, monkeypatch):
+    """Both forms have the number, and a row that reads either keeps it."""
+    write_as_this_project(*pair)
+    take_in()
+    run("temperature", ROW)
+    row = Row(ROW)
+    temperature = json.loads(row.shipped.read_text())["temperature"]
+    exported = Path("data/sets/exported")
+    only_pt = Path("data/sets/only-pt")
+    export(row, exported)
+    tensors = load_file(exported / "set.safetensors")
+    assert float(tensors["temperature"]) == temperature
+    assert float((exported / "temperature.txt").read_text()) == temperature
+    assert tensors.keys() - {"temperature"} == load_file(row.distilled).keys()
+    assert read_about(exported / "set.safetensors") == read_about(row.distilled)
+
+    only_pt.mkdir()
+    for name in ("images_best.pt", "labels_best.pt", "temperature.txt"):
+        shutil.move(exported / name, only_pt / name)
+    monkeypatch.setattr("stages.temperature.train_groups", lambda *arguments: pytest.fail("trained"))
+    for folder in (exported, only_pt):
+        take_in(folder, step_size=0.02)
+        run("temperature", ROW)
+        shipped = json.loads(row.shipped.read_text())
+        assert shipped["temperature"] == pytest.approx(temperature, rel=1e-6)
+        again = Path(f"{folder.name}-again")
+        row.shipped.unlink()
+        export(row, again)
+        text = (again / "temperature.txt").read_text()
+        assert float(text) == pytest.approx(temperature, rel=1e-6), "it came with the set"
+
+
+def test_a_set_without_a_temperature_is_exported_and_one_line_says_so(shapes, pair, capsys):
+    write_as_mtt(*pair)
+    take_in(step_size=0.02)
+    row = Row(ROW)
+    export(row, Path("exported"))
+    notice = capsys.readouterr().err
+    assert notice.startswith(f"exported without a temperature: {row.shipped} is not there yet")
+    assert len(notice.splitlines()) == 1
+    assert "temperature" not in load_file("exported/set.safetensors")
+    assert not Path("exported/temperature.txt").exists()
+
+
+def test_the_temperature_of_an_earlier_set_is_not_exported(shapes, pair, capsys):
+    write_as_mtt(*pair)
+    take_in(step_size=0.02)
+    run("temperature", ROW)
+    write_as_mtt(pair[0] + 1, pair[1])
+    take_in(step_size=0.02)
+    export(Row(ROW), Path("exported"))
+    assert "is of an earlier set" in capsys.readouterr().err
+    assert not Path("exported/temperature.txt").exists()
 
 
 def test_exported_pictures_are_the_images_to_eight_bits(shapes):

@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import ROOT, outside
 from PIL import Image
+from project import make_project, row, run, suite
 from torchvision.datasets import CIFAR10
 
 from stages.images import decoded
@@ -29,7 +31,7 @@ from stages.images.pixels import to_pixels
 from stages.images.prepared import Transform, load_split
 from stages.images.sampling import chunks_of, held_out, kept, per_class, share_of
 from stages.images.sources import find_images, read_images
-from stages.prepare import channel_moments, prepare, prepare_images
+from stages.prepare import channel_moments, fit_transform, prepare, prepare_images
 from stages.runtime.errors import UserError
 from stages.runtime.randomness import generator
 from stages.settings.images import ImageSettings
@@ -479,6 +481,117 @@ def test_backward_undoes_forward_in_torch_and_in_numpy(whitened):
     assert np.allclose(in_numpy, images, atol=1e-5)
 
 
+def photos(count: int) -> torch.Tensor:
+    """uint8 images `(count, 3, 6, 6)` of different brightness and contrast, with correlated pixels."""
+    draws = generator("photos")
+    coarse = torch.randn(count, 3, 3, 3, generator=draws)
+    smooth = torch.nn.functional.interpolate(coarse, size=(6, 6), mode="bilinear")
+    contrast = 5 + 40 * torch.rand(count, 1, 1, 1, generator=draws)
+    brightness = 60 + 130 * torch.rand(count, 1, 1, 1, generator=draws)
+    return (brightness + contrast * smooth).round().clamp(0, 255).byte()
+
+
+def whitened_by_numpy(train: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """RTP's whitening in float64, as its public code defines it, with NumPy's eigenvectors.
+
+    Args:
+        train: the images that it is fitted on, `(N, C, H, W)` in any unit.
+    """
+
+    def normalised(array: np.ndarray) -> np.ndarray:
+        rows = array.reshape(len(array), -1).astype(np.float64)
+        centred = rows - rows.mean(1, keepdims=True)
+        return centred / np.sqrt((centred**2).sum(1, keepdims=True))
+
+    fitted = normalised(train)
+    values, vectors = np.linalg.eigh(fitted.T @ fitted / len(fitted))
+    damped = values + 0.1 * values.mean()
+    whitening = vectors @ np.diag(damped**-0.5) @ vectors.T
+    return (normalised(images) @ whitening).reshape(images.shape)
+
+
+GCN_ZCA = ImageSettings(source="digits", whitening="gcn-zca")
+
+
+def test_gcn_zca_is_the_whitening_of_rtps_code():
+    images = photos(60)
+    train, others = images[:40], images[40:]
+    transform = fit_transform(train, GCN_ZCA, "images")
+    for seen in (train, others):
+        expected = whitened_by_numpy(train.numpy(), seen.numpy())
+        assert np.allclose(transform.forward(seen / 255), expected, atol=1e-4)
+
+
+def test_gcn_zca_does_not_see_brightness_and_contrast():
+    images = photos(40) / 255
+    transform = fit_transform(photos(40), GCN_ZCA, "images")
+    assert torch.allclose(transform.forward(0.1 + 0.5 * images), transform.forward(images), atol=1e-4)
+
+
+def test_gcn_zca_comes_back_but_for_brightness_and_contrast():
+    """Pictures differ from the originals by a shift and a factor; what the network sees comes back."""
+    images = photos(40) / 255
+    transform = fit_transform(photos(40), GCN_ZCA, "images")
+    seen = transform.forward(images)
+    pictures = transform.backward(seen)
+    assert torch.allclose(transform.forward(pictures), seen, atol=1e-4)
+    in_numpy = to_pixels(seen.numpy(), transform.mean.numpy(), transform.inverse.numpy())
+    assert np.allclose(in_numpy, pictures, atol=1e-5)
+    original = images.flatten(1) - images.flatten(1).mean(1, keepdim=True)
+    picture = pictures.flatten(1) - pictures.flatten(1).mean(1, keepdim=True)
+    assert torch.allclose(torch.cosine_similarity(original, picture), torch.ones(40), atol=1e-5)
+    assert torch.allclose(pictures.mean((1, 2, 3)), images.mean().expand(40), atol=1e-5)
+    assert torch.allclose(picture.norm(dim=1), original.norm(dim=1).mean().expand(40), rtol=1e-4)
+
+
+def test_a_distilled_image_of_any_contrast_comes_back():
+    transform = fit_transform(photos(40), GCN_ZCA, "images")
+    distilled = 3 * torch.randn(5, 3, 6, 6, generator=generator("distilled"))
+    assert torch.allclose(transform.rewhiten(transform.backward(distilled)), distilled, atol=1e-3)
+
+
+def test_gcn_zca_of_an_image_of_one_colour_is_zero():
+    transform = fit_transform(photos(40), GCN_ZCA, "images")
+    for shade in (0.0, 0.3, 1.0):
+        assert transform.forward(torch.full((1, 3, 6, 6), shade)).abs().max() < 1e-2
+
+
+def test_images_with_gcn_zca_are_prepared_and_loaded(folder):
+    prepare_images(settings_of(folder, whitening="gcn-zca"), folder / "out")
+    _, splits = read_images(settings_of(folder), "images", folder)
+    for name, split in splits.items():
+        expected = whitened_by_numpy(splits["train"].images, split.images)
+        assert np.allclose(load_split(folder / "out", name).images, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_set_with_gcn_zca_is_drawn_and_exported(tmp_path, monkeypatch):
+    """What is exported is the real images that the set consists of, up to brightness and contrast."""
+    datasets = suite()["datasets"]
+    datasets["shapes"]["images"]["whitening"] = "gcn-zca"
+    real = row(backbone="random", reads="nothing", distill={"sets": 1}, lr=0.05)
+    values = {"datasets": datasets, "buffers": {}, "runs": {"shapes-random": real}}
+    monkeypatch.chdir(make_project(tmp_path, suites={"shapes": values}))
+    run("prepare", "shapes")
+    run("distill", "shapes-random")
+    run("pictures")
+    assert Path("reports/distilled/shapes-random.png").exists()
+    run("tools.export", "shapes-random", "out")
+    originals = read_pictures(Path("pictures/train"))
+    for picture in read_pictures(Path("out/pictures")):
+        similarity = originals @ picture
+        assert similarity.max() > 0.95
+
+
+def read_pictures(root: Path) -> np.ndarray:
+    """All pictures below a folder, each as a row that is centred and has the norm 1."""
+    rows = []
+    for file in sorted(root.rglob("*.png")):
+        values = np.asarray(Image.open(file), float).flatten()
+        centred = values - values.mean()
+        rows.append(centred / np.linalg.norm(centred))
+    return np.array(rows)
+
+
 # ---- masks ----
 
 
@@ -528,6 +641,23 @@ def test_every_image_is_in_a_batch_before_one_is_there_again():
 
 
 # ---- augmentations ----
+
+
+@pytest.mark.parametrize("operation", ["rotate", "scale"])
+@pytest.mark.filterwarnings("ignore:Default grid_sample")
+def test_rotation_and_scale_of_square_images_are_those_of_pytorchs_default_too(operation):
+    images = torch.randn(2, 3, 8, 8, generator=generator("images"), dtype=torch.float64)
+    u = torch.rand(2, 3, generator=generator("u"), dtype=torch.float64)
+    if operation == "rotate":
+        angle = (u[:, 0] - 0.5) * 2 * 15 / 180 * math.pi
+        lines = [[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]]
+    else:
+        factor = u * (1.2 - 1 / 1.2) + 1 / 1.2
+        zero = torch.zeros(2, dtype=torch.float64)
+        lines = [[factor[:, 0], zero], [zero, factor[:, 1]]]
+    rows = [torch.stack([*line, torch.zeros(2, dtype=torch.float64)], 1) for line in lines]
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape))
+    assert torch.allclose(augment(images, Draw(operation, u)), F.grid_sample(images, grid), atol=1e-10)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -59,7 +59,9 @@ def test_the_settings_as_they_are_pass(project):
     assert Path("data/check/passed").exists()
 
 
-SUITE, RUN = "suites/digits.yaml", f"runs/{ROW}"
+SUITE = "suites/digits.yaml"
+RUN = f"runs/{ROW}"
+COPY = "runs/digits-mtt-ipc10-teacher"  # it has the set of another row
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,59 @@ SUITE, RUN = "suites/digits.yaml", f"runs/{ROW}"
         (SUITE, f"{RUN}/reads", "nothing", [f"{ROW}.reads", "expert trajectories", "buffer/<name>"]),
         (SUITE, f"{RUN}/mdt", [0, 1.5], [f"{ROW}.mdt", "1.5", "less than 1"]),
         (SUITE, f"{RUN}/lr", "learn", [f"{ROW}.lr", "'learn'"]),
+        (
+            SUITE,
+            f"{RUN}/train",
+            {"decay": 0},
+            [f"{ROW}.train.decay: unknown key; allowed here:", "weight_decay"],
+        ),
+        (SUITE, f"{RUN}/train", {"batch": 0}, [f"{ROW}.train.batch", "0", "greater than or equal to 1"]),
+        (SUITE, f"{RUN}/budget", "full", [f"{ROW}.budget", "'full'", "'published', 'reduced' or 'quick'"]),
+        (SUITE, f"{RUN}/budget", "reduced", [f"{ROW}.budget_note: missing", "what is reduced"]),
+        (SUITE, f"{RUN}/budget_note", "4 experts", [f"{ROW}.budget_note: '4 experts'", "budget: reduced"]),
+        (
+            SUITE,
+            f"{RUN}/made_by",
+            "dc",
+            [f"{ROW}.made_by: 'dc' with backbone 'mtt'", "backbone 'file' alone"],
+        ),
+        (
+            SUITE,
+            f"{COPY}/made_by",
+            "full",
+            ["teacher.made_by: 'full' is unknown; allowed: dc, dsa, kmeans, mtt, random, rtp"],
+        ),
+        (SUITE, f"{COPY}/made_by", "dc", ["teacher.made_by: 'dc', but the row reads", "allowed: 'mtt'"]),
+        (SUITE, f"{COPY}/made_by", None, ["teacher.made_by: None, but the row reads", "allowed: 'mtt'"]),
+        (SUITE, f"{COPY}/ipc", 1, ["teacher.ipc: 1, but the row reads", "allowed: 10"]),
+        (SUITE, f"{COPY}/mdt", 0.1, ["teacher.mdt: 0.1, but the row reads", "allowed: 0"]),
+        (SUITE, f"{COPY}/dataset", "digits-rotated", ["teacher.dataset: 'digits-rotated', but", "'digits'"]),
+        (
+            SUITE,
+            f"{COPY}/reads",
+            "distill/digits-mtt",
+            ["'distill/digits-mtt' is unknown", "distill/digits-dc-ipc1"],
+        ),
+        (SUITE, f"{COPY}/reads", "distill/digits-full", ["'distill/digits-full' is unknown; allowed: "]),
+        (
+            SUITE,
+            f"{COPY}/reads",
+            "distill/digits-mtt-ipc10-teacher",
+            ["'distill/digits-mtt-ipc10-teacher' is unknown; allowed: "],
+        ),
+        (
+            SUITE,
+            "runs/digits-dc-ipc1/reads",
+            "distill/digits-mtt-ipc1",
+            ["digits-dc-ipc1.reads: 'distill/digits-mtt-ipc1' with backbone 'dc'", "backbone 'file' alone"],
+        ),
+        (
+            SUITE,
+            "runs/digits-dc-ipc1/distill/mask_after_augmentation",
+            True,
+            ["digits-dc-ipc1.distill: mask_after_augmentation: unknown key"],
+        ),
+        (SUITE, "runs/digits-random-ipc1/distill", {"sets": 0}, ["digits-random-ipc1.distill: sets: 0"]),
         (SUITE, f"{RUN}/distill/lr_img", -1, [f"{ROW}.distill", "lr_img", "-1", "greater than 0"]),
         (
             SUITE,
@@ -168,6 +223,37 @@ def test_a_wrong_value_is_refused(project, file, key, value, expected):
     text = mistake()
     for part in expected:
         assert part in text, text
+
+
+@pytest.mark.parametrize("lr", ["learned", "teacher"])
+@pytest.mark.parametrize("backbone", ["dc", "dsa", "rtp", "random", "kmeans"])
+def test_a_backbone_without_a_step_size_cannot_be_asked_for_it(project, backbone, lr):
+    row = f"digits-{backbone}-ipc1"
+    project(SUITE, f"runs/{row}/lr", lr)
+    expected = f"{row}.lr: '{lr}', but sets of backbone '{backbone}' have no step size; allowed: a number > 0"
+    assert mistake() == f"{SUITE}: runs.{expected}"
+
+
+@pytest.mark.parametrize("lr", ["learned", "teacher"])
+def test_all_images_have_no_step_size(project, lr):
+    project(SUITE, "runs/digits-full/lr", lr)
+    assert "sets of backbone 'full' have no step size" in mistake()
+
+
+def test_a_row_with_the_set_of_a_row_without_a_step_size_has_none_either(project):
+    project(SUITE, f"{COPY}/reads", "distill/digits-dc-ipc10")
+    project(SUITE, f"{COPY}/made_by", "dc")
+    assert "teacher.lr: 'teacher', but sets of backbone 'dc' have no step size" in mistake()
+    project(SUITE, f"{COPY}/lr", 0.05)
+    check.main()
+
+
+def test_a_row_may_have_what_it_trains_otherwise_and_a_budget(project):
+    project(SUITE, f"{RUN}/train", {"batch": 640, "weight_decay": 0, "momentum": 0.5, "drop": False})
+    project(SUITE, f"{RUN}/budget", "reduced")
+    project(SUITE, f"{RUN}/budget_note", "4 experts instead of 100")
+    project(SUITE, f"{RUN}/distill/mask_after_augmentation", True)
+    check.main()
 
 
 @pytest.mark.parametrize(
@@ -247,8 +333,8 @@ SUITES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT /
 def test_every_row_of_the_papers_tables_has_a_row():
     rows = set()
     for suite in SUITES.values():
-        for name, row in suite["runs"].items():
-            if row["mdt"] == 0 and not name.endswith(("-cpu", "-20", "-set", "-quick")):
+        for row in suite["runs"].values():
+            if row["mdt"] == 0 and row.get("budget") != "quick":
                 rows.add((row["suite"], row["backbone"], row["ipc"]))
     paper = yaml.safe_load((ROOT / "stages/reporting/paper.yaml").read_text())
     for table in paper.values():
@@ -258,13 +344,108 @@ def test_every_row_of_the_papers_tables_has_a_row():
 
 @pytest.mark.parametrize(
     "suite, ipc",
-    [("cifar10", 10), ("cifar10", 50), ("cifar100", 50), ("tinyimagenet", 10), ("imagenette", 10)],
+    [
+        ("cifar10", 10),
+        ("cifar10", 50),
+        ("cifar100", 50),
+        ("tinyimagenet", 10),
+        ("tinyimagenet", 50),
+        ("imagenette", 10),
+    ],
 )
-def test_rows_of_tables_2_and_3_differ_by_the_mask_of_distillation_alone(suite, ipc):
+def test_rows_of_tables_2_and_3_differ_by_their_masks_alone(suite, ipc):
+    """MDT_ds comes with MTS at 0.1: Section 5.3 of the paper."""
     rows = SUITES[suite]["runs"]
     plain = rows[f"{suite}-mtt-ipc{ipc}"]
     assert rows[f"{suite}-mtt-ipc{ipc}-mdt"] == plain | {"mdt": 0.1}
-    assert rows[f"{suite}-mtt-ipc{ipc}-mdtds"] == plain | {"mdt": [0, 0.1]}
+    assert rows[f"{suite}-mtt-ipc{ipc}-mdtds"] == plain | {"mdt": [0, 0.1], "mask_ratio": 0.1}
+
+
+def all_rows() -> dict[str, dict]:
+    rows = {}
+    for suite in SUITES.values():
+        rows |= suite["runs"]
+    return rows
+
+
+@pytest.mark.parametrize("backbone", ["mtt", "dc", "dsa"])
+def test_every_row_of_mdt_ds_has_mts_at_the_mask_ratio_of_the_paper(backbone):
+    ratios = {}
+    for name, row in all_rows().items():
+        if isinstance(row["mdt"], list) and backbone in (row["backbone"], row.get("made_by")):
+            ratios[name] = row["mask_ratio"]
+    assert set(ratios.values()) == {0.1}, ratios
+
+
+def test_rows_say_their_budget():
+    """Quick rows by their name, reduced ones by the counts that differ from the publication."""
+    for name, row in all_rows().items():
+        budget = row.get("budget")
+        distill = row["distill"]
+        assert (budget == "quick") == name.endswith("-quick"), name
+        if name.endswith(("-cpu", "-20", "-20-mdt", "-20-mdtds")):
+            assert budget == "reduced"
+            assert f"{distill['iterations']} iterations instead of" in row["budget_note"]
+        if row["backbone"] in ("random", "kmeans") or row["suite"] == "digits":
+            assert budget is None, name
+        if budget == "published" and row["backbone"] in ("mtt", "dc", "dsa"):
+            assert distill["iterations"] == (5000 if row["backbone"] == "mtt" else 1000), name
+
+
+def test_the_notes_of_reduced_rows_have_the_number_of_their_experts():
+    suite = SUITES["cifar10"]
+    counted = 0
+    for row in suite["runs"].values():
+        if row.get("budget") == "reduced" and row["reads"].startswith("buffer/"):
+            buffer = suite["buffers"][row["reads"].removeprefix("buffer/")]
+            assert row["budget_note"].startswith(f"{buffer['experts']} experts instead of 100")
+            counted += 1
+    assert counted == 4
+
+
+PUBLISHED_MTT = [
+    *[("cifar10", ipc) for ipc in (1, 10, 50)],
+    *[("cifar100", ipc) for ipc in (1, 10, 50)],
+    ("tinyimagenet", 50),
+    *[("imagenette", ipc) for ipc in (1, 10)],
+    ("digits", 10),
+]
+
+
+@pytest.mark.parametrize("suite, ipc", PUBLISHED_MTT)
+def test_mtts_sets_are_trained_on_at_both_step_sizes(suite, ipc):
+    rows = SUITES[suite]["runs"]
+    name = f"{suite}-mtt-ipc{ipc}"
+    changed = {
+        "backbone": "file",
+        "made_by": "mtt",
+        "reads": f"distill/{name}",
+        "lr": "teacher",
+        "distill": {},
+    }
+    assert rows[f"{name}-teacher"] == rows[name] | changed
+
+
+def test_sets_that_are_committed_say_how_they_were_made():
+    rows = SUITES["cifar10"]["runs"]
+    committed = [name for name in rows if name.endswith("-set")]
+    assert len(committed) == 5
+    for name in committed:
+        row = rows[name]
+        source = rows[row["reads"].removeprefix("sets/")]
+        assert row["made_by"] == source["backbone"]
+        for key in (
+            "dataset",
+            "ipc",
+            "mdt",
+            "epochs",
+            "lr",
+            "augment",
+            "mask_ratio",
+            "budget",
+            "budget_note",
+        ):
+            assert row[key] == source[key], (name, key)
 
 
 def test_mtts_rows_have_the_public_settings():
@@ -291,6 +472,51 @@ def test_mtts_rows_have_the_public_settings():
         assert images["whitening"] == ("zca" if zca == "yes" else "none")
         assert suite["buffers"][row["reads"].removeprefix("buffer/")]["experts"] == 100
         assert row["lr"] == "learned" and row["epochs"] == 1000
+        assert row["budget"] == "published"
+
+
+def test_mtts_other_published_settings_have_rows_too():
+    """The settings that the table of settings.md has in brackets."""
+    suite = SUITES["cifar10"]
+    rows = suite["runs"]
+    small = rows["cifar10-mtt-ipc10"]
+    large = small["distill"] | {"lr_img": 1e4, "lr_lr": 1e-4, "lr_teacher": 0.01}
+    assert rows["cifar10-mtt-ipc10-large-lr"] == small | {"distill": large}
+    whitened = rows["cifar10-mtt-ipc50"]
+    plain = rows["cifar10-mtt-ipc50-plain"]
+    assert plain["distill"] == whitened["distill"] | {"max_start_epoch": 40, "lr_img": 1000}
+    assert plain["dataset"] == suite["buffers"]["cifar10-plain"]["dataset"] == "cifar10-plain"
+    assert suite["buffers"]["cifar10-plain"]["experts"] == 100
+
+
+@pytest.mark.parametrize("ipc, neighbour", [(5, 10), (30, 50)])
+def test_rows_of_figure_10_without_a_publication_say_so(ipc, neighbour):
+    rows = SUITES["cifar100"]["runs"]
+    own = rows[f"cifar100-mtt-ipc{ipc}"]
+    assert own["budget"] is None
+    assert own["distill"] == rows[f"cifar100-mtt-ipc{neighbour}"]["distill"]
+
+
+@pytest.mark.parametrize("suite, ipc", [("cifar10", 50), ("cifar100", 10)])
+@pytest.mark.parametrize("backbone", ["dc", "dsa"])
+def test_dc_and_dsa_have_a_whitened_row_too(suite, ipc, backbone):
+    """Appendix A.1 of the paper has whitened images for both; their public code has not."""
+    rows = SUITES[suite]["runs"]
+    plain = rows[f"{suite}-{backbone}-ipc{ipc}"]
+    whitened = rows[f"{suite}-{backbone}-ipc{ipc}-zca"]
+    assert whitened == plain | {"dataset": suite}
+    datasets = SUITES[suite]["datasets"]
+    assert datasets[whitened["dataset"]]["images"]["whitening"] == "zca"
+
+
+def test_images_of_dc_and_dsa_are_normalised_as_in_their_code():
+    moments = {
+        "cifar10": {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]},
+        "cifar100": {"mean": [0.5071, 0.4866, 0.4409], "std": [0.2673, 0.2564, 0.2762]},
+    }
+    for suite, expected in moments.items():
+        images = SUITES[suite]["datasets"][f"{suite}-plain"]["images"]
+        assert images == {"source": suite, "whitening": "none"} | expected
 
 
 @pytest.mark.parametrize("ipc, loops", [(1, (1, 1)), (10, (10, 50)), (50, (50, 10))])
@@ -306,7 +532,7 @@ def test_sets_that_are_committed_fit_their_rows():
     """Every row that reads such a set finds one of its size, with the step size that it trains at."""
     rows = {}
     for suite in SUITES.values():
-        rows |= {name: row for name, row in suite["runs"].items() if row["backbone"] == "file"}
+        rows |= {name: row for name, row in suite["runs"].items() if row["reads"].startswith("sets/")}
     assert rows
     for name, row in rows.items():
         tensors = load_file(ROOT / "data" / row["reads"] / "set.safetensors")

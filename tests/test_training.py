@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from stages.images.prepared import NormalisedImages, Transform
-from stages.losses import cross_entropy, focal, label_smoothing, mixup
+from stages.losses import cross_entropy, focal, focal_detached, label_smoothing, mixup
 from stages.networks.convnet import ConvNet
 from stages.runtime.randomness import generator
 from stages.settings.train import TrainSettings
@@ -26,6 +26,8 @@ SETTINGS = TrainSettings(
     mixup_alpha=1.0,
     label_smoothing=0.1,
     focal_gamma=1.0,
+    drop=True,
+    mixup_first=False,
 )
 SCHEDULE = Schedule(epochs=6, lr=0.05, batch=8, momentum=0.9, weight_decay=5e-4, drop=True)
 WITH_SNAPSHOTS = SCHEDULE._replace(keep_snapshots=True)
@@ -73,7 +75,7 @@ def test_operations_are_counted():
 # The loop
 
 
-@pytest.mark.parametrize("module", [cross_entropy, mixup, label_smoothing, focal])
+@pytest.mark.parametrize("module", [cross_entropy, mixup, label_smoothing, focal, focal_detached])
 def test_many_networks_at_once_equal_one_at_a_time(network, data, module):
     loss = Loss(module, SETTINGS)
     keys = [(0, "test", i) for i in range(3)]

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stages.backbones.dc import Settings
+from stages.backbones import dc
 
 if TYPE_CHECKING:
     from stages.distillation.backbone import Backbone, Problem
 
 __all__ = ["Settings", "start"]
+
+
+class Settings(dc.Settings):
+    """Keys of a row's `distill:`: those of `dc`, and one for the augmentation."""
+
+    mask_after_augmentation: bool = False  # whether MDT masks images after they are augmented, or before
 
 
 def start(problem: Problem, settings: Settings) -> Backbone:
@@ -23,4 +29,5 @@ def start(problem: Problem, settings: Settings) -> Backbone:
     rows = problem.real_rows()
     images = problem.real.images[rows]
     labels = problem.real.labels[rows]
-    return GradientMatching(problem, settings, images, labels, siamese=True).backbone()
+    mask_after = settings.mask_after_augmentation
+    return GradientMatching(problem, settings, images, labels, siamese=True, mask_after=mask_after).backbone()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stages.settings.section import Section
+from stages.settings.section import Count, Section
 
 if TYPE_CHECKING:
+    import torch
+
     from stages.distillation.backbone import Backbone, Problem
 
 __all__ = ["Settings", "start"]
@@ -15,24 +17,35 @@ STARTS = 10  # of k-means++ for each class; the best of them is taken
 
 
 class Settings(Section):
-    """This backbone has no keys."""
+    """Keys of a row's `distill:`."""
+
+    sets: Count = 5  # that are made, each from its own starts; each repeat of training has the next one
 
 
 def start(problem: Problem, settings: Settings) -> Backbone:
-    """Make `ipc` clusters of each class, on the pixels as the network sees them."""
+    """Make `ipc` clusters of each class in every set, on the pixels as the network sees them."""
+    from stages.distillation.backbone import Backbone
+
+    sets = [nearest_images(problem, number) for number in range(settings.sets)]
+    return Backbone.of_real_images(problem, sets)
+
+
+def nearest_images(problem: Problem, number: int) -> torch.Tensor:
+    """The positions of the images nearest to the cluster centres, class by class."""
     import torch
     from sklearn.cluster import KMeans
     from sklearn.metrics import pairwise_distances_argmin
 
-    from stages.distillation.backbone import Backbone
     from stages.images.sampling import class_rows
+    from stages.runtime.randomness import generator
 
     real = problem.real
+    draws = generator(problem.seed, "kmeans", number)
     nearest_rows = []
     for rows in class_rows(real.labels, real.classes):
         pixels = real.images[rows].flatten(1).cpu().numpy()
-        clusters = KMeans(problem.ipc, n_init=STARTS, random_state=problem.seed).fit(pixels)
+        seed = int(torch.randint(2**31, (), generator=draws))
+        clusters = KMeans(problem.ipc, n_init=STARTS, random_state=seed).fit(pixels)
         nearest = pairwise_distances_argmin(clusters.cluster_centers_, pixels)
         nearest_rows.append(rows[torch.from_numpy(nearest).to(rows.device)])
-    kept = torch.cat(nearest_rows)
-    return Backbone(images=lambda: real.images[kept], labels=real.labels[kept])
+    return torch.cat(nearest_rows)

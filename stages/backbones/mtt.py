@@ -6,7 +6,7 @@ Matching Training Trajectories", CVPR 2022, https://arxiv.org/abs/2203.11932.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ __all__ = ["Settings", "start"]
 class Settings(Section):
     """Keys of a row's `distill:`, named as in the reference implementation."""
 
+    has_step_size: ClassVar[bool] = True  # so a row may have `lr: learned` or `lr: teacher`
+
     iterations: Count
     syn_steps: Count  # steps of training on the synthetic images
     expert_epochs: Count  # epochs of the expert that these steps are to match
@@ -30,6 +32,7 @@ class Settings(Section):
     lr_teacher: Positive  # the step size at the start
     batch_syn: Count | None  # synthetic images in a step; null: all
     momentum: float = Field(0.5, ge=0, lt=1)  # of the SGD on both
+    mask_after_augmentation: bool = False  # whether MDT masks images after they are augmented, or before
 
     @property
     def expert_epochs_read(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stages.settings.section import Section
+from stages.settings.section import Count, Section
 
 if TYPE_CHECKING:
     from stages.distillation.backbone import Backbone, Problem
@@ -13,12 +13,14 @@ __all__ = ["Settings", "start"]
 
 
 class Settings(Section):
-    """This backbone has no keys."""
+    """Keys of a row's `distill:`."""
+
+    sets: Count = 5  # that are drawn; each repeat of training has the next one
 
 
 def start(problem: Problem, settings: Settings) -> Backbone:
-    """Keep the `ipc` real images of each class that MTT and DSA would start from."""
+    """Keep `ipc` random real images of each class in every set; MTT and DSA would start from the first."""
     from stages.distillation.backbone import Backbone
 
-    rows = problem.real_rows()
-    return Backbone(images=lambda: problem.real.images[rows], labels=problem.real.labels[rows])
+    draws = [problem.real_rows(number) for number in range(settings.sets)]
+    return Backbone.of_real_images(problem, draws)

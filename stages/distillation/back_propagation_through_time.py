@@ -32,6 +32,7 @@ class Settings(Protocol):
     syn_steps: int
     batch_syn: int | None
     batch_real: int
+    classes: int | None
     lr_net: float
     momentum_net: float
     lr_img: float
@@ -116,8 +117,9 @@ class BackPropagationThroughTime:
         classes = torch.arange(real.classes, device=real.labels.device)
         self.labels = classes.repeat_interleave(self.memory.images_per_class)
         self.inner_lr = torch.tensor(settings.lr_net).to(real.images[:1])
-        self.batch_of = at_most(settings.batch_syn)  # synthetic images of a class in a step
-        batch_size = real.classes * self.batch_of(self.memory.images_per_class)
+        classes_in_a_step = at_most(settings.classes)(real.classes)
+        images_of_a_class = at_most(settings.batch_syn)(self.memory.images_per_class)
+        batch_size = classes_in_a_step * images_of_a_class
         inner_images = batch_size * settings.syn_steps * settings.iterations
         self.inner = inner_loss_for(problem.network, real.images[:1], inner_images)
 
@@ -144,8 +146,9 @@ class BackPropagationThroughTime:
         values = {}
         for key, variable in self.memory.variables.items():
             values[key] = variable.value.detach().requires_grad_()
-        batch = self._batches(values, iteration, draws)
-        real_rows = per_class(real.labels, real.classes, at_most(settings.batch_real), draws)
+        taking_part = self._drawn_classes(iteration)
+        batch = self._batches(values, iteration, taking_part, draws)
+        real_rows = self._drawn_rows(real.labels, settings.batch_real, taking_part, draws)
 
         def outer(theta: Tensor) -> Tensor:
             return self.inner.whole_loss(theta, real.images[real_rows], real.labels[real_rows])
@@ -158,12 +161,47 @@ class BackPropagationThroughTime:
             gradients["coefficients"] = gradients["coefficients"] + decay
         yield result.loss, clipped(gradients, settings.clip)
 
-    def _batches(self, values: dict[str, Tensor], iteration: int, draws: torch.Generator) -> Batch:
-        """The masked batch of each inner step, differentiable in `values`."""
+    def _drawn_classes(self, iteration: int) -> Tensor | None:
+        """Whether each class takes part in an iteration, `(classes,)` boolean; None: all of them do."""
+        if self.settings.classes is None:
+            return None
+        labels = self.problem.real.labels
         classes = self.problem.real.classes
+        order = torch.randperm(classes, generator=generator(self.problem.seed, "rtp classes", iteration))
+        taking_part = torch.zeros(classes, dtype=torch.bool)
+        taking_part[order[: self.settings.classes]] = True
+        return taking_part.to(labels.device)
+
+    def _drawn_rows(
+        self, labels: Tensor, limit: int | None, taking_part: Tensor | None, draws: torch.Generator
+    ) -> Tensor:
+        """The positions of at most `limit` random images of each class that takes part.
+
+        Args:
+            labels: `(N,)`, of the images to draw from.
+            limit: None: all images of these classes.
+            taking_part: as from `_drawn_classes`.
+        """
+        rows = per_class(labels, self.problem.real.classes, at_most(limit), draws)
+        if taking_part is None:
+            return rows
+        return rows[taking_part[labels[rows]]]
+
+    def _batches(
+        self,
+        values: dict[str, Tensor],
+        iteration: int,
+        taking_part: Tensor | None,
+        draws: torch.Generator,
+    ) -> Batch:
+        """The masked batch of each inner step, differentiable in `values`.
+
+        Args:
+            taking_part: as from `_drawn_classes`.
+        """
         chunks = []
         for _ in range(self.settings.syn_steps):
-            chunks.append(per_class(self.labels, classes, self.batch_of, draws))
+            chunks.append(self._drawn_rows(self.labels, self.settings.batch_syn, taking_part, draws))
         mask = self.problem.mask(iteration)
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
@@ -181,7 +219,7 @@ def xavier_noise(shape: tuple[int, ...], draws: torch.Generator) -> Tensor:
 
 
 def at_most(limit: int | None) -> Callable[[int], int]:
-    """How many images to take of a class, from the size of the class."""
+    """How many to take of so many, e.g. how many images of a class; without a limit all of them."""
     return lambda size: size if limit is None else min(limit, size)
 
 

@@ -38,12 +38,12 @@ class Problem:
     seed: int
     prepared: Path = Path()  # the folder of the prepared images, which also has the class names
 
-    def real_rows(self) -> Tensor:
+    def real_rows(self, number: int = 0) -> Tensor:
         """Positions of `ipc` random real images of each class, `(classes * ipc,)`, class by class.
 
-        MTT and DSA start from these images, and `random` keeps them as they are.
+        MTT and DSA start from the first draw, and `random` keeps several draws as they are.
         """
-        draws = generator(self.seed, "real images")
+        draws = generator(self.seed, "real images", *([number] if number else []))
         return per_class(self.real.labels, self.real.classes, lambda size: self.ipc, draws)
 
     def mask(self, iteration: int) -> Mask:
@@ -88,7 +88,12 @@ class Backbone:
 
     Args:
         images: returns the synthetic images at present, `(N, C, H, W)`; None stands for all real images.
-        labels: of the synthetic images, `(N,)` int64.
+        labels: of the synthetic images, `(N,)` int64; where labels are soft, the likeliest class of each.
+        targets: soft labels, `(N, K)` probabilities; None: labels are hard.
+        number: the set of each image, `(N,)` int64, where there are several; None: there is one set.
+        positions: of the images among the real ones, `(N,)` int64, where they are real images.
+        teacher_step_size: the step size that `step_size` starts from; None: there is none.
+        temperature: that came with a set; None: there is none.
         variables: what is learned, by name; a scalar is a column of the curve, and the value of a variable
             `step_size` is saved with the images.
     """
@@ -98,3 +103,24 @@ class Backbone:
     iterations: int = 0
     variables: dict[str, Variable] = field(default_factory=dict)
     updates: Callable[[int], Iterator[Update]] = no_updates
+    number: Tensor | None = None
+    positions: Tensor | None = None
+    teacher_step_size: float | None = None
+    temperature: float | None = None
+    targets: Tensor | None = None
+
+    @classmethod
+    def of_real_images(cls, problem: Problem, sets: list[Tensor]) -> "Backbone":
+        """A backbone that keeps real images as they are.
+
+        Args:
+            sets: the positions of the images of each set.
+        """
+        rows = torch.cat(sets)
+        number = torch.cat([torch.full((len(of_set),), i) for i, of_set in enumerate(sets)])
+        return cls(
+            images=lambda: problem.real.images[rows],
+            labels=problem.real.labels[rows],
+            number=number if len(sets) > 1 else None,
+            positions=rows,
+        )

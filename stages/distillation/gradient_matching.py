@@ -56,6 +56,7 @@ class GradientMatching:
         labels: of these images, `(N,)`, equally many of each class.
         siamese: augment the real and the synthetic batch of a class by the same draw, and the batches of
             the inner loops too.
+        mask_after: mask the synthetic images after they are augmented, and not before.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class GradientMatching:
         initial: Tensor,
         labels: Tensor,
         siamese: bool,
+        mask_after: bool = False,
     ):
         real = problem.real
         device = initial.device
         self.problem = problem
         self.settings = settings
         self.siamese = siamese
+        self.mask_after = mask_after
         self.labels = labels
         self.images = Variable(initial.clone(), settings.lr_img, settings.momentum)
         self.real_rows = class_rows(real.labels, real.classes)
@@ -141,8 +144,11 @@ class GradientMatching:
             order = torch.randperm(len(self.real_rows[k]), generator=draws)
             rows = self.real_rows[k][order[: self.settings.batch_real]]
             drawn = draw(draws, 1) if self.siamese else None
-            masked = mask(own, outer_loop * real.classes + k)
-            batches.synthetic.append(view(masked, drawn))
+            step = outer_loop * real.classes + k
+            if self.mask_after:
+                batches.synthetic.append(mask(view(own, drawn), step))
+            else:
+                batches.synthetic.append(view(mask(own, step), drawn))
             batches.real.append(view(real.images[rows], drawn))
             batches.real_labels.append(real.labels[rows])
         return batches

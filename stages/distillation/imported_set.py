@@ -1,41 +1,68 @@
 """Distilled sets that were made elsewhere; `stages/backbones/file.py` says in which files."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from stages.distillation.backbone import Problem
+from stages.images.distilled import number_in
 from stages.images.prepared import class_names, load_transform
+from stages.images.released import SoftKind
 from stages.runtime.errors import UserError
 from stages.runtime.pt_files import read_pt
 
-__all__ = ["ImportedSet", "read_set"]
+__all__ = ["ImportedSet", "images_of_a_class", "read_set"]
+
+SUM_TOLERANCE = 0.01  # of probabilities, whose sum is 1; those that are kept in 16 bits miss it by less
+ROUNDING = 1e-6  # of a sum in float32; probabilities that miss 1 by less are left as they are
 
 
 class ImportedSet(NamedTuple):
     images: Tensor  # (N, C, H, W), as the network sees them
-    labels: Tensor  # (N,)
-    step_size: float | None
+    labels: Tensor  # (N,) classes; from a file also (N, K) soft labels, of which `targets` are made
     source: Path  # the file or folder that it was read from, for messages
+    step_size: float | None = None
+    teacher_step_size: float | None = None
+    number: Tensor | None = None  # (N,) int64: the set of each image, where there are several
+    temperature: float | None = None
+    positions: Tensor | None = None  # (N,) int64 among the training images, if they are real images
+    room: int | None = None  # the images of each class whose room the set takes, if the file says so
+    targets: Tensor | None = None  # (N, K) float32: the probabilities of soft labels
 
 
-def read_set(problem: Problem) -> ImportedSet:
+def read_set(problem: Problem, kind: SoftKind | None = None) -> ImportedSet:
     """The distilled set in the folder that the row reads: images in float32, labels in int64, on the CPU.
 
+    Where labels are soft, `labels` are the likeliest classes.
+
+    Args:
+        kind: what soft labels are; None: nobody has said it.
+
     Raises:
-        UserError: the folder holds no set, or one that does not fit the row and its data set.
+        UserError: the folder holds no set, or one that does not fit the row and its data set; labels are
+            of another kind than said, or soft and of no kind that can be told.
     """
-    imported = read_any(problem)
+    imported = with_temperature(read_any(problem), problem.reads / "temperature.txt")
     check_shapes(imported, problem)
     check_finite(imported)
-    labels = class_labels(imported, problem)
-    return imported._replace(images=imported.images.float(), labels=labels)
+    if imported.labels.ndim == 2:
+        targets = probabilities(imported, kind)
+        labels = targets.argmax(1)
+        check_soft_counts(imported, labels, problem)
+    elif kind is None:
+        targets = None
+        labels = class_labels(imported, problem)
+        check_counts(imported, labels, problem)
+    else:
+        raise UserError(f"{imported.source}: classes as labels, but distill.labels is {kind!r}; leave it out")
+    return imported._replace(images=imported.images.float(), labels=labels, targets=targets)
 
 
 def read_any(problem: Problem) -> ImportedSet:
@@ -50,11 +77,36 @@ def read_any(problem: Problem) -> ImportedSet:
     )
 
 
+def with_temperature(imported: ImportedSet, file: Path) -> ImportedSet:
+    """The set with its own temperature or, if it has none, with the one in a text file, if that is there.
+
+    Raises:
+        UserError: the temperature is anything but a number above 0.
+    """
+    source = imported.source
+    temperature = imported.temperature
+    if temperature is None and file.exists():
+        source = file
+        temperature = read_temperature(file)
+    if temperature is not None and not 0 < temperature < float("inf"):
+        raise UserError(f"{source}: a temperature of {temperature:g}; allowed: a number > 0")
+    return imported._replace(temperature=temperature)
+
+
+def read_temperature(file: Path) -> float:
+    """The number in a text file."""
+    text = file.read_text(errors="replace").strip()
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{file}: {text[:40]!r}; allowed: a number > 0") from None
+
+
 # A reader returns None if the folder has no file of its kind, and raises a UserError if it cannot be read.
 
 
 def read_pair(problem: Problem) -> ImportedSet | None:
-    """`images_best.pt` and `labels_best.pt` of MTT, or one pair with a number in place of `best`."""
+    """`images_best.pt` and `labels_best.pt` of MTT, or a pair with a number or nothing in place of `best`."""
     file = images_file(problem.reads)
     if file is None:
         return None
@@ -68,14 +120,14 @@ def read_pair(problem: Problem) -> ImportedSet | None:
         kinds = f"{type(images).__name__}, with labels a {type(labels).__name__}"
         raise UserError(f"{file}: expected a tensor but got {kinds}")
     step_size = read_step_size(step_size_file) if step_size_file.exists() else None
-    return ImportedSet(images.detach(), labels.detach(), step_size, file)
+    return ImportedSet(images.detach(), labels.detach(), file, step_size)
 
 
 def images_file(folder: Path) -> Path | None:
-    """`images_best.pt` or, if there is none, the one `images_<number>.pt`."""
-    best = folder / "images_best.pt"
-    if best.exists():
-        return best
+    """`images_best.pt`, or `images.pt`, or the one `images_<number>.pt`: the first that is there."""
+    for name in ("images_best.pt", "images.pt"):
+        if (folder / name).exists():
+            return folder / name
     numbered = []
     for file in sorted(folder.glob("images_*.pt")):
         if file.stem.removeprefix("images_").isdigit():
@@ -99,7 +151,7 @@ def read_step_size(file: Path) -> float:
 
 
 def read_result(problem: Problem) -> ImportedSet | None:
-    """`res_*.pt` of DC and DSA, with a pair of images and labels for each of its experiments."""
+    """`res_*.pt` of DC and DSA, with a set, which is a pair of images and labels, for each experiment."""
     files = sorted(problem.reads.glob("res_*.pt"))
     if not files:
         return None
@@ -108,9 +160,12 @@ def read_result(problem: Problem) -> ImportedSet | None:
     file = files[0]
     content = read_pt(file)
     try:
-        images, labels = content["data"][-1]
-        return ImportedSet(images.float(), labels.float(), None, file)
-    except (TypeError, KeyError, IndexError, ValueError, AttributeError):
+        images = [images.float() for images, _ in content["data"]]
+        labels = [labels.float() for _, labels in content["data"]]
+        number = torch.cat([torch.full((len(of_set),), i) for i, of_set in enumerate(labels)])
+        several = len(labels) > 1
+        return ImportedSet(torch.cat(images), torch.cat(labels), file, number=number if several else None)
+    except (TypeError, KeyError, IndexError, ValueError, AttributeError, RuntimeError):
         raise UserError(
             f"{file}: expected a dict with `data`, a list of pairs of images and labels"
         ) from None
@@ -123,12 +178,44 @@ def read_safetensors(problem: Problem) -> ImportedSet | None:
         return None
     try:
         tensors = load_file(file)
-        images = tensors["images"]
-        labels = tensors["labels"]
-    except (SafetensorError, KeyError) as mistake:
+        return ImportedSet(
+            tensors["images"],
+            tensors["targets"] if "targets" in tensors else tensors["labels"],
+            file,
+            step_size=number_in(tensors, "step_size"),
+            teacher_step_size=number_in(tensors, "teacher_step_size"),
+            number=tensors.get("set"),
+            temperature=number_in(tensors, "temperature"),
+            positions=real_positions(tensors, problem),
+            room=room_of(file),
+        )
+    except (SafetensorError, KeyError, ValueError) as mistake:  # ValueError: several numbers, not one
         raise UserError(f"{file}: not a distilled set: {mistake}") from None
-    step_size = float(tensors["step_size"]) if "step_size" in tensors else None
-    return ImportedSet(images, labels, step_size, file)
+
+
+def room_of(file: Path) -> int | None:
+    """The `ipc` of the row that has made a set; an addressable memory has more images than that."""
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata() or {}
+    about = json.loads(metadata.get("about", "{}"))
+    return about.get("ipc")
+
+
+def real_positions(tensors: dict[str, Tensor], problem: Problem) -> Tensor | None:
+    """The positions of the images of a set among the training images, if that is where they are.
+
+    A set from elsewhere may name positions in another split of the images; these are no use here.
+    """
+    positions = tensors.get("positions")
+    images = tensors["images"].float()
+    real = problem.real
+    if positions is None or len(positions) == 0 or images.shape[1:] != real.images.shape[1:]:
+        return None
+    if not 0 <= int(positions.min()) <= int(positions.max()) < len(real.labels):
+        return None
+    there = real.images[positions.to(real.labels.device)].cpu()
+    is_same = there.shape == images.shape and torch.allclose(there, images, atol=1e-4)
+    return positions if is_same else None
 
 
 def read_pictures(problem: Problem) -> ImportedSet | None:
@@ -157,7 +244,7 @@ def read_pictures(problem: Problem) -> ImportedSet | None:
         raise UserError(f"{folder}: no picture in any of its folders")
     pixels = torch.stack(pictures) / 255
     images = load_transform(problem.prepared).forward(pixels)
-    return ImportedSet(images, torch.tensor(labels), None, folder)
+    return ImportedSet(images, torch.tensor(labels), folder)
 
 
 def read_picture(file: Path, shape: tuple[int, int, int]) -> Tensor:
@@ -178,40 +265,63 @@ def read_picture(file: Path, shape: tuple[int, int, int]) -> Tensor:
 def check_shapes(imported: ImportedSet, problem: Problem) -> None:
     """
     Raises:
-        UserError: soft labels, or images or labels of another shape than the data set's.
+        UserError: images or labels of another shape than the data set's.
     """
     images = tuple(imported.images.shape)
     labels = tuple(imported.labels.shape)
-    if len(labels) == 2:
-        raise UserError(
-            f"{imported.source}: labels {labels}; allowed: (N,), a class for each image "
-            "(soft labels are not supported)"
-        )
+    classes = problem.real.classes
     allowed = tuple(problem.real.images.shape[1:])
-    if len(images) != 4 or images[1:] != allowed or labels != images[:1]:
+    fitting_labels = (images[:1], (*images[:1], classes))  # hard and soft
+    if len(images) != 4 or images[1:] != allowed or labels not in fitting_labels:
         sizes = ", ".join(str(size) for size in allowed)
         raise UserError(
             f"{imported.source}: images {images}, labels {labels}; "
-            f"allowed for this data set: (N, {sizes}) and (N,)"
+            f"allowed for this data set: (N, {sizes}) and (N,) or (N, {classes})"
         )
 
 
 def check_finite(imported: ImportedSet) -> None:
     """
     Raises:
-        UserError: images with numbers that are not finite.
+        UserError: images or labels with numbers that are not finite.
     """
-    wrong = int((~imported.images.isfinite()).sum())
-    if wrong:
-        raise UserError(f"{imported.source}: images with {wrong} numbers that are not finite")
+    for name, tensor in (("images", imported.images), ("labels", imported.labels)):
+        wrong = int((~tensor.isfinite()).sum())
+        if wrong:
+            raise UserError(f"{imported.source}: {name} with {wrong} numbers that are not finite")
+
+
+def probabilities(imported: ImportedSet, kind: SoftKind | None) -> Tensor:
+    """Soft labels as probabilities `(N, K)` in float32.
+
+    What nobody has said is told from the numbers only if they are probabilities: whether others are logits,
+    or something else, cannot be known.
+
+    Raises:
+        UserError: the labels are not what they are said to be, or nobody has said it and it cannot be told.
+    """
+    values = imported.labels.double()
+    sums = values.sum(1, keepdim=True)
+    are_shares = bool((values >= 0).all()) and bool(((sums - 1).abs() <= SUM_TOLERANCE).all())
+    if are_shares and kind != "logits":
+        is_rounded = (sums - 1).abs() <= ROUNDING
+        return torch.where(is_rounded, values, values / sums).float()
+    if not are_shares and kind == "logits":
+        return values.softmax(1).float()
+    if are_shares:
+        problem = "soft labels that are probabilities, but distill.labels is 'logits'"
+        raise UserError(f"{imported.source}: {problem}; allowed: 'probabilities'")
+    problem = f"soft labels from {float(values.min()):.3g} to {float(values.max()):.3g}"
+    problem += f" with sums from {float(sums.min()):.3g} to {float(sums.max()):.3g} are no probabilities"
+    allowed = "allowed: numbers >= 0 with a sum of 1, or `distill.labels: logits` if softmax makes them so"
+    raise UserError(f"{imported.source}: {problem}\n{allowed}")
 
 
 def class_labels(imported: ImportedSet, problem: Problem) -> Tensor:
-    """The labels in int64.
+    """Hard labels in int64.
 
     Raises:
-        UserError: labels that are not whole numbers, labels out of range, or a class without exactly `ipc`
-            images.
+        UserError: labels that are not whole numbers, or labels out of range.
     """
     labels = imported.labels
     classes = problem.real.classes
@@ -221,8 +331,58 @@ def class_labels(imported: ImportedSet, problem: Problem) -> Tensor:
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         limits = f"{int(labels.min())} to {int(labels.max())}"
         raise UserError(f"{imported.source}: labels from {limits}; allowed: 0 to {classes - 1}")
-    counts = labels.bincount(minlength=classes).tolist()
-    if set(counts) != {problem.ipc}:
+    return labels
+
+
+def check_counts(imported: ImportedSet, labels: Tensor, problem: Problem) -> None:
+    """
+    Args:
+        labels: the classes, which are hard labels.
+
+    Raises:
+        UserError: a class without exactly `ipc` images in each set.
+    """
+    counts: list[int] = []
+    for of_set in counts_of_sets(imported, labels, problem.real.classes):
+        counts += of_set
+    as_made = imported.room == problem.ipc and len(set(counts)) == 1
+    if set(counts) != {problem.ipc} and not as_made:
         limits = f"{min(counts)} to {max(counts)}"
         raise UserError(f"{imported.source}: {limits} images a class, but the row's ipc is {problem.ipc}")
-    return labels
+
+
+def check_soft_counts(imported: ImportedSet, labels: Tensor, problem: Problem) -> None:
+    """Soft labels may make one class likeliest more often than another, but all images are as many.
+
+    Several sets have to be alike in this, because as many images of each are kept for temperatures.
+
+    Args:
+        labels: the likeliest classes.
+
+    Raises:
+        UserError: a set without exactly `ipc` images times the classes, or sets whose classes differ in size.
+    """
+    classes = problem.real.classes
+    counts = counts_of_sets(imported, labels, classes)
+    for of_set in counts:
+        if sum(of_set) != problem.ipc * classes and imported.room != problem.ipc:
+            expected = f"the row's ipc is {problem.ipc}, which makes {problem.ipc * classes}"
+            raise UserError(f"{imported.source}: {sum(of_set)} images with soft labels, but {expected}")
+        if of_set != counts[0]:
+            problem_found = "several sets with soft labels, whose likeliest classes are not equally many"
+            raise UserError(f"{imported.source}: {problem_found}; allowed: one set")
+
+
+def counts_of_sets(imported: ImportedSet, labels: Tensor, classes: int) -> list[list[int]]:
+    """The number of images of each class, set by set."""
+    sets = [labels]
+    if imported.number is not None:
+        sets = [labels[imported.number == number] for number in imported.number.unique()]
+    return [of_set.bincount(minlength=classes).tolist() for of_set in sets]
+
+
+def images_of_a_class(problem: Problem) -> int:
+    """How many images per class there are in the folder that `problem` reads, in each set, on the mean."""
+    imported = read_any(problem)
+    sets = 1 if imported.number is None else len(imported.number.unique())
+    return len(imported.labels) // (sets * problem.real.classes)

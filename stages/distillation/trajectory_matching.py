@@ -34,6 +34,7 @@ class Settings(Protocol):
     lr_teacher: float
     batch_syn: int | None
     momentum: float
+    mask_after_augmentation: bool
 
 
 def matching_loss(theta: Tensor, start: Tensor, target: Tensor) -> Tensor:
@@ -69,6 +70,7 @@ class TrajectoryMatching:
             iterations=self.settings.iterations,
             variables={"images": self.images, "step_size": self.step_size},
             updates=self.updates,
+            teacher_step_size=self.settings.lr_teacher,
         )
 
     def updates(self, iteration: int) -> Iterator[Update]:
@@ -99,8 +101,10 @@ class TrajectoryMatching:
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             rows = chunks[step]
-            masked = mask(images[rows], step)
-            return augment(masked, augmentations[step]), self.labels[rows]
+            labels = self.labels[rows]
+            if self.settings.mask_after_augmentation:
+                return mask(augment(images[rows], augmentations[step]), step), labels
+            return augment(mask(images[rows], step), augmentations[step]), labels
 
         return batch
 

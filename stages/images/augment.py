@@ -138,7 +138,12 @@ def rotate(images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 
 def _affine(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Map the images' coordinates by `(N, 2, 2)` matrices."""
+    """Map the coordinates of square images by `(N, 2, 2)` matrices.
+
+    Coordinates are -1 and 1 at the centres of the corner pixels, as in MTT's public code. DSA's follows
+    PyTorch's default, which by now is the outer edges of these pixels. As nothing is shifted, both map square
+    images alike, but for rounding.
+    """
     theta = F.pad(matrix, (0, 1))  # (N, 2, 3): nothing is shifted
     grid = F.affine_grid(theta, list(images.shape), align_corners=True)
     return F.grid_sample(images, grid, align_corners=True)

@@ -13,7 +13,7 @@ A = TypeVar("A", np.ndarray, "torch.Tensor")
 
 
 def to_pixels(images: A, mean: A, inverse: A) -> A:
-    """Undo whitening or normalisation.
+    """Undo whitening or normalisation; what global contrast normalisation has lost does not come back.
 
     Args:
         images: `(N, C, H, W)`, as the network sees them.

@@ -8,7 +8,9 @@ import torch
 
 from stages.losses.cross_entropy import mix
 
-__all__ = ["loss", "mix"]
+__all__ = ["NEEDS_CLASSES", "loss", "mix"]
+
+NEEDS_CLASSES = True  # p is the probability of one right class, which soft labels do not name
 
 
 def loss(logits: torch.Tensor, targets: torch.Tensor, settings) -> torch.Tensor:

@@ -14,6 +14,6 @@ class FeaturesKeys(Section):
 
     outside: str  # the data set whose test images are out of the distribution
     losses: list[str]  # whose networks' blocks are mapped
-    ratios: list[Ratio] = [0.1, 0.2, 0.3]  # of the masks over the distilled images (Figures 7 and 12a)
+    ratios: list[Ratio] = [0.1, 0.2, 0.3]  # of the masks over the training images (Figures 7 and 12a)
     per_class: Count = 40  # test images of each class on the maps
     perplexity: Annotated[float, Field(gt=1)] = 30.0  # of t-SNE

@@ -13,7 +13,8 @@ class ImageSettings(Section):
     source: (
         str  # digits, cifar10, cifar100, tinyimagenet, imagenette; or a folder with {train,test}/<class>/*
     )
-    whitening: Literal["zca", "none"] = "none"
+    # gcn-zca: each image is centred and divided by its norm before ZCA, as in RTP's code
+    whitening: Literal["gcn-zca", "zca", "none"] = "none"
     mean: list[float] | None = None  # of each channel; null: of the training images. Not used with ZCA
     std: list[Positive] | None = None  # likewise
     resize: Count | None = None  # pixels of the shorter side, before a centre crop to a square

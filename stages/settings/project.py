@@ -68,7 +68,7 @@ def suite_with(kind: str, name: str) -> Path:
     """The suite that has the entry `<kind>.<name>`.
 
     Args:
-        kind: "datasets", "buffers", "runs", "architectures", "svd" or "features".
+        kind: "datasets", "buffers", "runs", or a section of analyses, e.g. "svd".
 
     Raises:
         UserError: no suite has it; the message lists the names that there are.

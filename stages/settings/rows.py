@@ -163,6 +163,16 @@ class Row(Entry):
         return DATA / "ablate" / f"{self.name}.json"
 
     @property
+    def shipped(self) -> Path:
+        """The temperature that is shipped with the set."""
+        return DATA / "temperature" / f"{self.name}.json"
+
+    @property
+    def real_logits(self) -> Path:
+        """The logits that it was fitted on, `(networks, N, K)`, and the labels, `(networks, N)`."""
+        return DATA / "temperature" / f"{self.name}.safetensors"
+
+    @property
     def singular_values(self) -> Path:
         return DATA / "svd" / f"{self.name}.json"
 
@@ -175,6 +185,26 @@ class Row(Entry):
         return DATA / "architectures" / f"{self.name}.json"
 
     @property
+    def architecture_logits(self) -> Path:
+        """The logits of the other networks on test images and on real training images."""
+        return DATA / "architectures" / f"{self.name}.safetensors"
+
+    @property
+    def reach(self) -> Path:
+        """How far the shipped temperature goes, and what needs no real image."""
+        return DATA / "reach" / f"{self.name}.json"
+
+    @property
+    def reach_logits(self) -> Path:
+        """The logits of the networks that were trained for it."""
+        return DATA / "reach" / f"{self.name}.safetensors"
+
+    @property
+    def choices(self) -> Path:
+        """What the choices that the paper leaves open do on the row."""
+        return DATA / "choices" / f"{self.name}.json"
+
+    @property
     def picture(self) -> Path:
         """The distilled images beside the curve of their distillation."""
         return REPORTS / "distilled" / f"{self.name}.png"
@@ -184,11 +214,11 @@ def listed_rows(kind: str = "runs") -> list[Row]:
     """The rows of the suites that dvc.yaml lists, in their order.
 
     Args:
-        kind: "runs" for all rows; "svd", "features" or "architectures" for those that a suite lists there.
+        kind: "runs" for all rows; "svd", "features", ... for those that a suite lists there.
     """
     rows = []
     for suite in listed_suites():
-        rows += [Row(name) for name in read_yaml(suite)[kind]]
+        rows += [Row(name) for name in read_yaml(suite).get(kind) or {}]
     return rows
 
 

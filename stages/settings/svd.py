@@ -8,7 +8,6 @@ __all__ = ["SvdKeys"]
 class SvdKeys(Section):
     """Keys of `svd.<row>`."""
 
-    drop: list[
-        Ratio
-    ]  # shares of the singular values that training does without, the largest first; may be empty
+    # shares of the singular values that training does without, the largest first; may be empty
+    drop: list[Ratio]
     epochs: Count  # of training on what is left; the paper: 300

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from stages.settings.section import Count, NotNegative, Positive, Ratio, Section
 
-__all__ = ["TrainKeys", "TrainSettings"]
+__all__ = ["OwnTraining", "TrainKeys", "TrainSettings"]
 
 
 class TrainSettings(Section):
@@ -17,15 +17,28 @@ class TrainSettings(Section):
     batch: Count
     momentum: Ratio
     weight_decay: NotNegative
+    drop: bool  # whether the second half has a tenth of the step size
     holdout: Annotated[float, Field(gt=0, lt=1)]  # share of the distilled images that TS keeps from training
     mixup_alpha: Positive
+    mixup_first: bool  # whether images are mixed before they are augmented, not after
     label_smoothing: Ratio
     focal_gamma: NotNegative
+
+
+class OwnTraining(Section):
+    """`runs.<row>.train`: the keys of `train` in params.yaml that a row has otherwise."""
+
+    batch: Count | None = None
+    momentum: Ratio | None = None
+    weight_decay: NotNegative | None = None
+    drop: bool | None = None
 
 
 class TrainKeys(Section):
     """Keys of `runs.<row>` that `train` reads."""
 
     epochs: Count
-    lr: Positive | Literal["learned"]  # learned: the step size that the distillation found
+    # learned: the step size that the distillation found; teacher: the one that it started with
+    lr: Positive | Literal["learned", "teacher"]
     augment: bool  # whether every batch is augmented as DSA does
+    train: OwnTraining

@@ -37,6 +37,7 @@ class Schedule(NamedTuple):
     weight_decay: float = 0.0
     augment: bool = True  # whether every batch is augmented as DSA does
     drop: bool = False  # whether the second half has a tenth of the step size
+    mix_first: bool = False  # whether the loss mixes the images before they are augmented, not after
     precision: str = "float32"  # of the products; weights stay float32
     keep_snapshots: bool = False  # whether the weights after each epoch are kept
 
@@ -66,8 +67,8 @@ class Examples(NamedTuple):
 
 
 def examples(data: LabelledImages, device: torch.device) -> Examples:
-    """Labelled images on a device, with one-hot targets."""
-    targets = F.one_hot(data.labels, data.classes).float()
+    """Labelled images on a device, with their soft labels as targets, or with one-hot ones."""
+    targets = F.one_hot(data.labels, data.classes).float() if data.targets is None else data.targets
     return Examples(data.images.to(device), targets.to(device))
 
 
@@ -200,6 +201,11 @@ def batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The batch of one network: images `(B, C, H, W)` and targets `(B, K)`."""
     images = data.images[rows]
+    targets = data.targets[rows]
+    if schedule.mix_first:
+        images, targets = loss.mix(images, targets, draws)
     if schedule.augment:
         images = augment(images, draw(draws, len(rows)))
-    return loss.mix(images, data.targets[rows], draws)
+    if not schedule.mix_first:
+        images, targets = loss.mix(images, targets, draws)
+    return images, targets

@@ -17,7 +17,8 @@ class Loss(NamedTuple):
     """A module of `stages/losses` with its settings.
 
     The module has two functions: `mix(images, targets, draws, settings)` changes a batch before the
-    network sees it, and `loss(logits, targets, settings)` is the mean loss of the batch.
+    network sees it, and `loss(logits, targets, settings)` is the mean loss of the batch. A module whose loss
+    makes no sense with soft labels has `NEEDS_CLASSES = True` besides.
     """
 
     module: ModuleType
@@ -30,6 +31,11 @@ class Loss(NamedTuple):
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return self.module.loss(logits, targets, self.settings)
+
+    @property
+    def needs_classes(self) -> bool:
+        """Whether every image has to have one class as its label."""
+        return getattr(self.module, "NEEDS_CLASSES", False)
 
     @property
     def key(self) -> tuple[str, str]:

@@ -1,26 +1,24 @@
-"""Networks that are trained on one set several times over.
+"""The networks of a row, trained on its distilled set several times over, and judged on test images.
 
-This is what the stages `train`, `architectures` and `svd` have in common.
+This is what the stages `train`, `architectures`, `svd` and `choices` have in common.
 """
 
-from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import torch
-from safetensors.torch import load_file
-
-from stages.images.prepared import LabelledImages, load_set, load_split
-from stages.machine.engine import run_units
-from stages.runtime.errors import UserError
-from stages.runtime.files import write_tensors
-from stages.settings.project import param
+from stages.images.distilled import load_set
+from stages.images.prepared import load_split
 from stages.settings.rows import Row
-from stages.settings.section import parse
 from stages.settings.train import TrainKeys, TrainSettings
-from stages.training.flat import FlatNetwork, predict
-from stages.training.loop import Schedule, examples, train
-from stages.training.objective import Loss
+from stages.training.groups import (
+    Group,
+    GroupResults,
+    Setup,
+    description,
+    schedule_of,
+    step_size_of,
+    train_groups,
+    train_settings,
+)
 
 __all__ = [
     "Group",
@@ -30,58 +28,27 @@ __all__ = [
     "input_files",
     "schedule_of",
     "setup_of",
+    "step_size_of",
     "train_groups",
     "train_settings",
 ]
-
-
-class Setup(NamedTuple):
-    """What all groups of networks have in common."""
-
-    row: str  # its name
-    title: str  # what is trained, for messages: the row, or the row and what is changed
-    data: LabelledImages  # to train on
-    test: LabelledImages
-    schedule: Schedule
-    repeats: int
-    seed: int
-    device: torch.device
-
-
-class Group(NamedTuple):
-    """Networks that differ in their repeat alone."""
-
-    network: FlatNetwork
-    loss: Loss
-    rows: list[torch.Tensor] | None = None  # for each repeat, the positions of its images; None: all
-
-
-class GroupResults(NamedTuple):
-    """The networks of each group, and what they make of the test images."""
-
-    weights: dict[str, torch.Tensor]  # (repeats, P)
-    logits: dict[str, torch.Tensor]  # (repeats, N, K)
-
-
-def train_settings() -> TrainSettings:
-    """`train` of params.yaml."""
-    return parse(TrainSettings, param("train"), "params.yaml: train")
 
 
 def setup_of(row: Row, keys: TrainKeys, settings: TrainSettings) -> Setup:
     """How networks are trained on the distilled set of a row.
 
     Raises:
-        UserError: `lr: learned`, but the set has no learned step size.
+        UserError: `lr: learned` or `lr: teacher`, but the set came without such a step size.
     """
     device = row.device
-    data, learned = load_set(row.distilled, row.prepared)
+    distilled = load_set(row.distilled, row.prepared)
     test = load_split(row.prepared, "test")
-    schedule = schedule_of(keys, settings, learned, row.name)
+    schedule = schedule_of(keys, settings, distilled, row.name)
     return Setup(
         row=row.name,
         title=row.name,
-        data=data,
+        data=distilled.data,
+        rows=distilled.rows_of(settings.repeats),
         test=test,
         schedule=schedule,
         repeats=settings.repeats,
@@ -90,121 +57,6 @@ def setup_of(row: Row, keys: TrainKeys, settings: TrainSettings) -> Setup:
     )
 
 
-def schedule_of(keys: TrainKeys, settings: TrainSettings, learned: float | None, row: str) -> Schedule:
-    """The schedule of a row.
-
-    Args:
-        learned: the step size that the distillation has found, for `lr: learned`.
-        row: its name, for messages.
-
-    Raises:
-        UserError: `lr: learned`, but there is no learned step size.
-    """
-    lr = learned if keys.lr == "learned" else keys.lr
-    if lr is None:
-        allowed = "a number > 0, or with backbone 'file' a distill.step_size"
-        problem = "'learned', but the distilled set has no step size of its own"
-        raise UserError(f"runs.{row}.lr: {problem}; allowed: {allowed}")
-    return Schedule(
-        epochs=keys.epochs,
-        lr=lr,
-        batch=settings.batch,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        augment=keys.augment,
-        drop=True,
-    )
-
-
-def description(row: Row, keys: TrainKeys, settings: TrainSettings) -> dict[str, Any]:
-    """Everything that the networks of a row depend on beside `input_files`."""
-    return {
-        "row": keys.model_dump(),
-        "settings": settings.model_dump(exclude={"losses", "repeats"}),
-        "network": row.network.model_dump(),
-        "seed": row.seed,
-    }
-
-
 def input_files(row: Row) -> list[Path]:
     """The files that the networks of a row depend on."""
     return [row.distilled, *row.prepared.glob("*.safetensors")]
-
-
-def train_groups(groups: dict[str, Group], setup: Setup, folder: Path) -> GroupResults:
-    """Train every group of networks.
-
-    Repeat r is a function of `(seed, r)`: groups of one network share its initial weights and random
-    draws. Finished networks are kept in `folder`, and are not trained again.
-
-    Raises:
-        UserError: a network has weights that are not finite.
-    """
-    training = _Training(groups, setup, folder)
-    training.run_missing()
-    weights = {}
-    logits = {}
-    for group in groups:
-        files = [training.file(_Unit(group, repeat)) for repeat in range(setup.repeats)]
-        networks = [load_file(file) for file in files]
-        weights[group] = torch.stack([network["theta"] for network in networks])
-        logits[group] = torch.stack([network["logits"] for network in networks])
-    return GroupResults(weights, logits)
-
-
-class _Unit(NamedTuple):
-    """A network, as one of its group."""
-
-    group: str
-    repeat: int
-
-
-class _Training:
-    """The training of groups, network by network or several at once."""
-
-    def __init__(self, groups: dict[str, Group], setup: Setup, folder: Path):
-        self.groups = groups
-        self.setup = setup
-        self.folder = folder
-        self.examples = examples(setup.data, setup.device)
-        self.test_images = setup.test.images.to(setup.device)
-        self.units = [_Unit(*unit) for unit in product(groups, range(setup.repeats))]
-
-    def file(self, unit: _Unit) -> Path:
-        """The file of a finished network."""
-        return self.folder / f"{unit.group}-{unit.repeat:02}.safetensors"
-
-    def run_missing(self) -> None:
-        """Train the networks that have no file yet."""
-        missing = [number for number, unit in enumerate(self.units) if not self.file(unit).exists()]
-        image = self.examples.images[:1]
-        forward = max(group.network.operations(image) for group in self.groups.values())
-        batch = min(self.setup.schedule.batch, len(self.examples.images))
-        title = f"networks of {self.setup.title}"
-        run_units(self.run, missing, 3 * forward * batch, self.setup.device, title)
-
-    def run(self, numbers: list[int]) -> None:
-        """Train the units of these numbers; those that are finished are left out."""
-        units = [self.units[number] for number in numbers]
-        missing = [unit for unit in units if not self.file(unit).exists()]
-        for group in self.groups:
-            repeats = [unit.repeat for unit in missing if unit.group == group]
-            if repeats:
-                self.train_group(group, repeats)
-
-    def train_group(self, name: str, repeats: list[int]) -> None:
-        """Train some repeats of a group side by side, and write each to its file."""
-        network, loss, rows = self.groups[name]
-        keys = [(self.setup.seed, "train", repeat) for repeat in repeats]
-        own_rows = [rows[repeat] for repeat in repeats] if rows else None
-        data = self.examples._replace(rows=own_rows)
-        checkpoint = self.folder / f"part-{name}-{repeats[0]}-{len(repeats)}.safetensors"
-        weights = train(network, loss, data, self.setup.schedule, keys, checkpoint).theta
-        if not bool(weights.isfinite().all()):
-            lr = self.setup.schedule.lr
-            problem = f"training with {name} at lr {lr:g} gave weights that are not finite"
-            raise UserError(f"{self.setup.title}: {problem}; set a smaller runs.{self.setup.row}.lr")
-        for repeat, theta in zip(repeats, weights):
-            logits = predict(network, theta, self.test_images)
-            write_tensors(self.file(_Unit(name, repeat)), {"theta": theta, "logits": logits})
-        checkpoint.unlink(missing_ok=True)
