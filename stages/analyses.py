@@ -2,8 +2,9 @@
 
     python -m stages.analyses
 
-The figures are of the suites that dvc.yaml lists, as far as their rows have results. A figure is drawn again
-only when it has changed. `report` draws Figures 1 and 10.
+The figures are of the suites that dvc.yaml lists, as far as their rows have results. Quick rows have figures
+of their own, whose names end in `-quick`. A figure is drawn again only when it has changed. `report` draws
+Figures 1 and 10.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from stages.reporting.detection import detection
 from stages.reporting.drawing import Drawn, write_figures
 from stages.reporting.figures import (
+    MaximumLogits,
     figure2a,
     figure2b,
     figure3,
@@ -24,24 +26,26 @@ from stages.reporting.figures import (
     figure13,
 )
 from stages.reporting.reading import read_arrays, read_results
+from stages.reporting.rows_of_figures import (
+    compared_rows,
+    distilled_rows,
+    largest_sets,
+    legend_labels,
+    with_and_without_mdt,
+)
 from stages.runtime.errors import run_stage
 from stages.runtime.reuse import read_json
 from stages.settings.project import listed_suites, read_yaml
 from stages.settings.rows import REPORTS, Row
 from stages.settings.tables import TableKeys
 
-__all__ = ["ablation_figures", "feature_figures", "singular_value_figures", "suite_figures"]
+__all__ = [
+    "ablation_figures",
+    "feature_figures",
+    "singular_value_figures",
+    "suite_figures",
+]
 
-NAMES = {
-    "full": "Full data",
-    "mtt": "MTT",
-    "rtp": "RTP",
-    "dc": "DC",
-    "dsa": "DSA",
-    "random": "Random images",
-    "kmeans": "k-means",
-    "file": "Imported",
-}
 LOSSES = {
     "cross_entropy": "",
     "mixup": ", mixup",
@@ -57,17 +61,23 @@ def suite_figures(suite: Path) -> dict[str, Drawn]:
     values = read_yaml(suite)
     rows = {name: Row(name) for name in values["runs"]}
     keys = {name: row.keys(TableKeys) for name, row in rows.items()}
-    ablated = {name: row.ablation for name, row in rows.items()}
-    decomposed = {name: rows[name].singular_values for name in values.get("svd") or {}}
-    looked_into = {name: rows[name].features for name in values.get("features") or {}}
-    drawn = ablation_figures(read_results(ablated))
-    drawn |= singular_value_figures(keys, read_results(decomposed))
-    features = read_arrays(looked_into)
-    if features:
-        first = rows[next(iter(features))]
-        classes = read_json(first.prepared / "info.json")["classes"]
-        drawn |= feature_figures(keys, features, classes)
-    return {f"{figure}-{suite.stem}": of_figure for figure, of_figure in drawn.items()}
+    quick = {name: row for name, row in keys.items() if row.budget == "quick"}
+    others = {name: row for name, row in keys.items() if row.budget != "quick"}
+    drawn = {}
+    for subject, kept in ((suite.stem, others), (f"{suite.stem}-quick", quick)):
+        ablated = {name: rows[name].ablation for name in kept}
+        decomposed = {name: rows[name].singular_values for name in values.get("svd") or {} if name in kept}
+        looked_into = {name: rows[name].features for name in values.get("features") or {} if name in kept}
+        figures = ablation_figures(read_results(ablated))
+        figures |= singular_value_figures(kept, read_results(decomposed))
+        features = read_arrays(looked_into)
+        if features:
+            first = rows[next(iter(features))]
+            classes = read_json(first.prepared / "info.json")["classes"]
+            figures |= feature_figures(kept, features, classes)
+        for figure, of_figure in figures.items():
+            drawn[f"{figure}-{subject}"] = of_figure
+    return drawn
 
 
 def ablation_figures(ablations: dict[str, dict]) -> dict[str, Drawn]:
@@ -80,18 +90,18 @@ def ablation_figures(ablations: dict[str, dict]) -> dict[str, Drawn]:
         return {}
     by_ratio: dict[str, list[dict]] = {}
     by_share: dict[str, list[dict]] = {}
-    raw: dict[str, list[float]] = {}
-    fixed: dict[str, list[float]] = {}
+    levels: dict[str, dict[str, list[float]]] = {"raw": {}, "fixed": {}, "shipped": {}}
     for name, ablation in ablations.items():
         fits = [fit for fit in ablation["fits"] if _is_the_papers(fit, ablation)]
         by_ratio[name] = [fit for fit in fits if fit["share"] == ablation["share"]]
         by_share[name] = [fit for fit in fits if fit["ratio"] == ablation["ratio"]]
-        raw[name] = ablation["raw"]
-        fixed[name] = ablation["fixed"]
+        for method, of_rows in levels.items():
+            if method in ablation:
+                of_rows[name] = ablation[method]
     start = next(iter(ablations.values()))["start"]
     return {
-        "figure8": figure8(by_ratio, raw, fixed, start),
-        "figure9": figure9(by_share, raw, fixed, start),
+        "figure8": figure8(by_ratio, levels, start),
+        "figure9": figure9(by_share, levels, start),
     }
 
 
@@ -104,15 +114,16 @@ def _is_the_papers(fit: dict, ablation: dict) -> bool:
 def singular_value_figures(rows: dict[str, TableKeys], decomposed: dict[str, dict]) -> dict[str, Drawn]:
     """Figure 3 of plain sets and the full data, Figure 5 of sets with and without MDT, and Figure 13.
 
+    Random real images are the control: in Figure 5 those of as many images per class as the other rows.
+
     Args:
         rows: of the suite, by name.
         decomposed: `data/svd/<row>.json` by row.
     """
     dropped = [name for name, values in decomposed.items() if values["dropped"]]
     plain = [name for name in dropped if rows[name].mdt == 0]
-    masked = [_kind(rows[name]) for name in dropped if rows[name].mdt]
-    pairs = [name for name in dropped if _kind(rows[name]) in masked]
-    largest = _largest(rows, list(decomposed))
+    pairs = with_and_without_mdt(rows, dropped)
+    largest = largest_sets(rows, list(decomposed))
     drawn = {}
     if plain:
         drawn["figure3"] = figure3(_labelled(rows, plain, decomposed, "dropped"))
@@ -124,64 +135,33 @@ def singular_value_figures(rows: dict[str, TableKeys], decomposed: dict[str, dic
     return drawn
 
 
-def _kind(row: TableKeys) -> tuple[str, int | None]:
-    return row.backbone, row.ipc
-
-
-def _largest(rows: dict[str, TableKeys], names: list[str]) -> list[str]:
-    """The rows with the most images per class, and those of the full data."""
-    most = max((rows[name].ipc or 0 for name in names), default=0)
-    return [name for name in names if rows[name].ipc in (None, most)]
-
-
 def _labelled(
     rows: dict[str, TableKeys], names: list[str], decomposed: dict[str, dict], key: str
 ) -> dict[str, list]:
     """`key` of the results of the rows, by what a legend calls the rows."""
-    others = [rows[name] for name in names]
-    return {label_of(rows[name], others): decomposed[name][key] for name in names}
-
-
-def label_of(row: TableKeys, others: list[TableKeys]) -> str:
-    """What a legend calls a row.
-
-    It names the images per class where the others of the same kind have another number of them.
-    """
-    label = NAMES[row.backbone]
-    if isinstance(row.mdt, list):
-        label += " with MDT_ds"
-    elif row.mdt:
-        label += " with MDT"
-    numbers = {other.ipc for other in others if (other.backbone, other.mdt) == (row.backbone, row.mdt)}
-    if len(numbers) > 1:
-        label += f", {row.ipc} per class"
-    return label
+    labels = legend_labels({name: rows[name] for name in names})
+    return {labels[name]: decomposed[name][key] for name in names}
 
 
 def feature_figures(
     rows: dict[str, TableKeys], features: dict[str, Features], classes: list[str]
 ) -> dict[str, Drawn]:
-    """Figures 2, 4, 6, 7 and 12 of the full data, of the first plain set, and of the first set with MDT.
+    """Figures 2, 4, 6, 7 and 12, as far as there are the rows for them.
+
+    They are of the first distilled set, the same with MDT, the full data, and random images.
 
     Args:
         rows: of the suite, by name.
         features: `data/features/<row>.safetensors` by row.
         classes: names of the data set's classes.
     """
-    full = []
-    plain = []
-    masked = []
-    for name in features:
-        if rows[name].mdt:
-            masked.append(name)
-        elif rows[name].backbone == "full":
-            full.append(name)
-        else:
-            plain.append(name)
-    distilled = {label_of(rows[name], []): features[name] for name in plain[:1] + masked[:1]}
+    names = distilled_rows(rows, list(features))
+    labels = legend_labels({name: rows[name] for name in names})
+    distilled = {labels[name]: features[name] for name in names}
     drawn = _distilled_figures(distilled, classes) if distilled else {}
-    if full and plain:
-        drawn |= _full_and_distilled_figures(features[full[0]], features[plain[0]], classes)
+    networks = {group: features[name] for group, name in compared_rows(rows, list(features)).items()}
+    if "FDNN" in networks:
+        drawn |= _compared_figures(networks, classes)
     return drawn
 
 
@@ -205,14 +185,16 @@ def _distilled_figures(distilled: dict[str, Features], classes: list[str]) -> di
     return drawn
 
 
-def _full_and_distilled_figures(full: Features, distilled: Features, classes: list[str]) -> dict[str, Drawn]:
-    """Figures 2(a), 4 and 7 of the networks of the full data and of a distilled set."""
-    both = {"FDNN": maps(full, "cross_entropy"), "DDNN": maps(distilled, "cross_entropy")}
-    drawn = _map_figure("figure4", both, full["tsne.labels"], classes)
-    full_logits = full["inside.max_logit"]
-    distilled_logits = distilled["inside.max_logit"]
-    drawn["figure2a"] = figure2a(full_logits, distilled_logits)
-    drawn["figure7"] = figure7(full_logits, distilled_logits, masked_logits(distilled))
+def _compared_figures(networks: dict[str, Features], classes: list[str]) -> dict[str, Drawn]:
+    """Figures 2(a), 4 and 7 of the networks of the full data and of a distilled set, and of their control."""
+    cross_entropy = {group: maps(features, "cross_entropy") for group, features in networks.items()}
+    logits = MaximumLogits(
+        own={group: features["own.max_logit"] for group, features in networks.items()},
+        test={group: features["inside.max_logit"] for group, features in networks.items()},
+    )
+    drawn = _map_figure("figure4", cross_entropy, networks["FDNN"]["tsne.labels"], classes)
+    drawn["figure2a"] = figure2a(logits)
+    drawn["figure7"] = figure7(logits, masked_logits(networks["DDNN"]))
     return drawn
 
 

@@ -3,8 +3,8 @@
     python -m stages.features [<row> ...]
 
 Logits and probabilities are those of the likeliest class, and the maps are of the outputs of each block. The
-images are test images, images from outside the distribution, and the distilled images under masks:
-Sections 3.1, 3.3, 5.4 and 5.6 of the paper, Figures 2, 4, 6, 7 and 12.
+images are test images, images from outside the distribution, and those that the networks were trained on, as
+they are and under masks: Sections 3.1, 3.3, 5.4 and 5.6 of the paper, Figures 2, 4, 6, 7 and 12.
 """
 
 from functools import partial
@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from stages.images.distilled import DistilledSet, load_set
 from stages.images.masking import mask_images
-from stages.images.prepared import LabelledImages, NormalisedImages, load_set, load_split, load_transform
+from stages.images.prepared import LabelledImages, NormalisedImages, load_split, load_transform
 from stages.images.sampling import per_class
 from stages.machine.cores import on_all_cores
 from stages.runtime.errors import UserError, run_stage
@@ -47,14 +48,16 @@ def features(row: Row) -> None:
 
     - `inside.max_logit`, `inside.max_probability`: of the test images
     - `outside.max_probability`: of the images from outside, whitened as the test images
-    - `masked.<ratio>.max_logit`: of the row's own training images, under a mask of that ratio
+    - `own.max_logit`: of the images that each network was trained on
+    - `masked.<ratio>.max_logit`: of the same images under a mask of that ratio
     - `tsne.<loss>.<block>` `(n, 2)`: maps of test images by the first network of each of `losses`
     - `tsne.labels` `(n,)`: the labels of these test images
 
     All but the maps are of the networks that were trained with cross-entropy.
 
     Raises:
-        UserError: the images from outside have another shape than the row's.
+        UserError: the images from outside have another shape than the row's, or no networks were trained with
+            one of the losses.
     """
     keys = row.analysis("features", FeaturesKeys)
     made_from = fingerprint(
@@ -69,11 +72,12 @@ def features(row: Row) -> None:
 def feature_tensors(row: Row, keys: FeaturesKeys) -> dict[str, torch.Tensor]:
     """What `features` writes."""
     device = row.device
-    data, _ = load_set(row.distilled, row.prepared)
+    distilled = load_set(row.distilled, row.prepared)
     test = load_split(row.prepared, "test")
     weights = load_file(row.weights)
+    check_losses(row, keys, weights)
     logits = load_file(row.logits)["cross_entropy"]
-    network = flat_convnet(row.network, data, device)
+    network = flat_convnet(row.network, distilled.data, device)
     networks = Networks(network, weights["cross_entropy"].to(device))
     outside = outside_images(row, keys, test).to(device)
 
@@ -81,9 +85,10 @@ def feature_tensors(row: Row, keys: FeaturesKeys) -> dict[str, torch.Tensor]:
         "inside.max_logit": logits.amax(2),
         "inside.max_probability": logits.softmax(2).amax(2),
         "outside.max_probability": max_probabilities(networks, outside),
+        "own.max_logit": own_max_logits(networks, distilled),
     }
     for ratio in keys.ratios:
-        tensors[f"masked.{ratio:g}.max_logit"] = masked_max_logits(networks, data, ratio, row.seed)
+        tensors[f"masked.{ratio:g}.max_logit"] = masked_max_logits(networks, distilled, ratio, row.seed)
     shown = shown_images(test, keys.per_class, row.seed)
     images = test.images[shown].to(device)
     points = {}
@@ -96,6 +101,19 @@ def feature_tensors(row: Row, keys: FeaturesKeys) -> dict[str, torch.Tensor]:
         tensors[name] = torch.from_numpy(positions)
     tensors["tsne.labels"] = test.labels[shown]
     return tensors
+
+
+def check_losses(row: Row, keys: FeaturesKeys, weights: dict[str, torch.Tensor]) -> None:
+    """
+    Raises:
+        UserError: one of the losses has no networks, because it needs a class for each image and the labels
+            of the row's set are soft.
+    """
+    for loss in keys.losses:
+        if loss not in weights:
+            allowed = ", ".join(name for name in weights if name != "holdout")
+            problem = f"{loss!r}, but the row has no networks that were trained with it"
+            raise UserError(f"features.{row.name}.losses: {problem}; allowed: {allowed}")
 
 
 def input_files(row: Row, keys: FeaturesKeys) -> list[Path]:
@@ -128,12 +146,21 @@ def max_probabilities(networks: Networks, images: NormalisedImages) -> torch.Ten
     return torch.stack([networks.logits(repeat, images).softmax(1).amax(1) for repeat in repeats])
 
 
-def masked_max_logits(networks: Networks, data: LabelledImages, ratio: float, seed: int) -> torch.Tensor:
+def own_max_logits(networks: Networks, distilled: DistilledSet) -> torch.Tensor:
+    """`(repeats, N)` of the images of each repeat, or of the training split with backbone `full`."""
+    largest = []
+    for repeat in range(len(networks.weights)):
+        images = distilled.of_repeat(repeat).images
+        largest.append(networks.logits(repeat, images).amax(1))
+    return torch.stack(largest)
+
+
+def masked_max_logits(networks: Networks, distilled: DistilledSet, ratio: float, seed: int) -> torch.Tensor:
     """`(repeats, N)` of images under a mask that each repeat draws anew."""
     largest = []
     for repeat in range(len(networks.weights)):
         draws = generator(seed, "features", ratio, repeat)
-        masked = mask_images(data.images[:], ratio, draws)
+        masked = mask_images(distilled.of_repeat(repeat).images[:], ratio, draws)
         largest.append(networks.logits(repeat, masked).amax(1))
     return torch.stack(largest)
 

@@ -1,6 +1,7 @@
 """Every figure from made-up numbers: it shows them, can be read, and is drawn again only when it changes."""
 
 import io
+import re
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +17,8 @@ from matplotlib.text import Text
 from stages.reporting import drawing
 from stages.reporting.drawing import SOURCES, SVG, Drawn, write_figure, write_figures
 from stages.reporting.figures import (
+    MaximumLogits,
+    conclusion,
     cumulative_ratio,
     figure1,
     figure2a,
@@ -52,10 +55,15 @@ def methods(repeats: int) -> dict[str, dict]:
     return {key: {"ece": [0.1] * repeats, "reliability": reliability} for key in TITLES}
 
 
-def logits(repeats: int) -> tuple[np.ndarray, np.ndarray]:
-    """Maximum logits of the networks of full and of distilled data."""
+def logits(repeats: int) -> MaximumLogits:
+    """Maximum logits of the networks of full and of distilled data, and of random real images."""
     rng = random_numbers()
-    return rng.normal(9, 2, (repeats, 40)), rng.normal(12, 2, (repeats, 40))
+    own = {}
+    test = {}
+    for group, mean in (("FDNN", 9), ("DDNN", 12), ("Random images", 11)):
+        own[group] = rng.normal(mean, 2, (repeats, 30))
+        test[group] = rng.normal(mean - 1, 2, (repeats, 40))
+    return MaximumLogits(own, test)
 
 
 def fits(rows: int, repeats: int, kinds=FITTED) -> tuple:
@@ -76,7 +84,7 @@ def fits(rows: int, repeats: int, kinds=FITTED) -> tuple:
     names = [f"digits-mtt-ipc{i}" for i in range(rows)]
     raw = dict.fromkeys(names, [0.3] * repeats)
     fixed = dict.fromkeys(names, [0.05] * repeats)
-    return dict.fromkeys(names, points), raw, fixed, 1.5
+    return dict.fromkeys(names, points), {"raw": raw, "fixed": fixed}, 1.5
 
 
 def dropped(repeats: int) -> dict[str, list[dict]]:
@@ -96,7 +104,7 @@ def draw1(repeats: int) -> Drawn:
 
 
 def draw2a(repeats: int) -> Drawn:
-    return figure2a(*logits(repeats))
+    return figure2a(logits(repeats))
 
 
 def draw2b(repeats: int) -> Drawn:
@@ -126,7 +134,7 @@ def draw5(repeats: int) -> Drawn:
 def draw7(repeats: int) -> Drawn:
     rng = random_numbers()
     masked = {ratio: rng.normal(10, 3, (repeats, 7)) for ratio in (0.1, 0.2, 0.3)}
-    return figure7(*logits(repeats), masked)
+    return figure7(logits(repeats), masked)
 
 
 def draw8(repeats: int) -> Drawn:
@@ -219,8 +227,10 @@ def shown_texts(figure: Figure) -> list[Text]:
         for axis, (low, high) in ((panel.xaxis, panel.get_xlim()), (panel.yaxis, panel.get_ylim())):
             ticks = axis.get_major_ticks()
             texts += [tick.label1 for tick in ticks if low <= tick.get_loc() <= high]
-    for legend in figure.legends:
-        texts += [legend.get_title(), *legend.get_texts()]
+    texts += figure.texts
+    of_panels = [panel.get_legend() for panel in figure.axes]
+    for legend in [*figure.legends, *of_panels]:
+        texts += [legend.get_title(), *legend.get_texts()] if legend else []
     return [text for text in texts if text.get_text() and text.get_visible()]
 
 
@@ -241,7 +251,7 @@ EMPTY = {
     "figure1": figure1({}, {}),
     "figure3": figure3({}),
     "figure4": figure4({}, np.array([], int), []),
-    "figure8": figure8({}, {}, {}, 1.5),
+    "figure8": figure8({}, {}, 1.5),
     "figure10": figure10({}, {}),
 }
 
@@ -278,7 +288,11 @@ def test_curves_of_other_lengths_end_at_100_percent():
 
 @pytest.mark.parametrize(
     ("name", "parts"),
-    [("figure2a", ["network"]), ("figure2b", ["group", "distribution"]), ("figure7", ["network"])],
+    [
+        ("figure2a", ["images", "network"]),
+        ("figure2b", ["group", "distribution"]),
+        ("figure7", ["images", "network"]),
+    ],
 )
 def test_histograms_have_area_one(name, parts):
     data = draw(name).data
@@ -286,12 +300,79 @@ def test_histograms_have_area_one(name, parts):
     assert data.groupby(parts)["area"].sum().to_numpy() == pytest.approx(1)
 
 
+def names_in_legends(figure: Figure) -> list[list[str]]:
+    """The names in the legend of each panel."""
+    return [[text.get_text() for text in axis.get_legend().get_texts()] for axis in figure.axes]
+
+
 def test_figure2a_says_mean_and_standard_deviation_of_all_networks_together():
-    full = np.array([[8.0, 9.0], [10.0, 11.0]])
-    distilled = np.array([[12.0, 12.0], [12.0, 14.0]])
-    legend = figure2a(full, distilled).figure.legends[0]
-    names = [text.get_text() for text in legend.get_texts()]
-    assert names == ["FDNN: 9.50 ± 1.12", "DDNN: 12.50 ± 0.87"]
+    own = {"FDNN": np.array([[8.0, 9.0], [10.0, 11.0]]), "DDNN": np.array([[12.0, 12.0], [12.0, 14.0]])}
+    test = {"FDNN": np.array([[1.0, 2.0, 3.0]]), "DDNN": np.array([[5.0, 5.0, 5.0]])}
+    figure = figure2a(MaximumLogits(own, test)).figure
+    assert [axis.get_title() for axis in figure.axes] == ["On own training images", "On test images"]
+    assert names_in_legends(figure) == [
+        ["FDNN: 9.50 ± 1.12", "DDNN: 12.50 ± 0.87"],
+        ["FDNN: 2.00 ± 0.82", "DDNN: 5.00 ± 0.00"],
+    ]
+
+
+def test_figure7_has_the_unmasked_and_the_masked_training_images_of_the_same_networks():
+    given = logits(2)
+    figure = figure7(given, {0.1: np.full((2, 4), 3.0)}).figure
+    own, test = names_in_legends(figure)
+    for names, of_panel in ((own, given.own), (test, given.test)):
+        numbers = {group: f"{values.mean():.2f} ± {values.std():.2f}" for group, values in of_panel.items()}
+        unmasked = [f"{group}: {numbers[group]}" for group in ("FDNN", "DDNN")]
+        assert names == [*unmasked, "DDNN, distilled images 10 % masked: 3.00 ± 0.00"]
+
+
+def spread(**deviations: float) -> dict[str, np.ndarray]:
+    """Maximum logits with these standard deviations, by group."""
+    return {group.replace("_", " "): np.array([[-value, value]]) for group, value in deviations.items()}
+
+
+FEW_IMAGES = "the narrower spread comes from few training images, not from distillation."
+
+
+def test_the_conclusion_follows_from_the_numbers():
+    """The numbers are those measured on digits."""
+    own = spread(FDNN=1.25, DDNN=1.04, Random_images=1.03)
+    test = spread(FDNN=1.35, DDNN=1.82, Random_images=1.9)
+    text = conclusion(MaximumLogits(own, test))
+    assert text == (
+        "On their own training images, the maximum logits of the DDNNs spread less than those of the FDNNs "
+        "(standard deviation 1.04 against 1.25). "
+        f"Those of networks trained on as many random real images spread less, too (1.03): {FEW_IMAGES} "
+        "On test images, the maximum logits of the DDNNs do not spread less than those of the FDNNs "
+        "(standard deviation 1.82 against 1.35)."
+    )
+
+
+@pytest.mark.parametrize(
+    "own, expected",
+    [
+        ({"FDNN": 1.0, "DDNN": 1.2, "Random_images": 0.9}, "On their own training .* do not spread less"),
+        (
+            {"FDNN": 1.0, "DDNN": 0.8, "Random_images": 1.1},
+            "do not .1.10.: few training images alone are not",
+        ),
+        ({"FDNN": 1.0, "DDNN": 0.2, "Random_images": 0.9}, "are less than half the reason"),
+        ({"FDNN": 1.0, "DDNN": 0.8}, "Without networks of random real images, it is open"),
+    ],
+)
+def test_other_numbers_have_another_conclusion(own, expected):
+    text = conclusion(MaximumLogits(spread(**own), spread(FDNN=1.0, DDNN=0.5)))
+    assert re.search(expected, text)
+    assert FEW_IMAGES not in text
+    on_test_images = "On test images, the maximum logits of the DDNNs spread less than those of the FDNNs"
+    assert text.endswith(f"{on_test_images} (standard deviation 0.50 against 1.00).")
+
+
+def test_the_conclusion_is_drawn_below_figure2a_and_not_below_figure7():
+    drawn = draw("figure2a")
+    text = drawn.figure.get_supxlabel()
+    assert " ".join(text.split()) == conclusion(logits(3)) == drawn.words["text"]
+    assert draw("figure7").figure.get_supxlabel() == ""
 
 
 def test_figure3_has_mean_and_standard_deviation_in_percent():
@@ -330,7 +411,7 @@ def test_raw_and_the_fixed_temperature_are_levels():
 @pytest.mark.parametrize("kind", FITTED)
 def test_fits_of_one_kind_alone_and_rows_without_levels_are_drawn(kind):
     of_kind, *_ = fits(1, 1, kinds=[kind])
-    drawn = figure8(of_kind, {}, {}, 1.5)
+    drawn = figure8(of_kind, {}, 1.5)
     written(drawn, "svg")
     assert set(drawn.data["method"]) == {"mts_converged" if kind == "converged" else "mts"}
 
@@ -377,7 +458,7 @@ def test_lines_differ_in_color_and_in_marker(name):
 
 def test_methods_have_colors_of_their_own():
     methods = list(COLORS)[: list(COLORS).index("FDNN")]
-    assert len({COLORS[method] for method in methods}) == len(methods) == 11
+    assert len({COLORS[method] for method in methods}) == len(methods)
 
 
 # Figures are drawn again when they change, and not otherwise.

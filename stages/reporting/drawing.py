@@ -17,7 +17,8 @@ __all__ = ["SOURCES", "SVG", "Drawn", "write_figure", "write_figures"]
 
 SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "figures"}  # text stays text; the same ids
 # A change in one of these is a change in every figure.
-SOURCES = [Path(__file__).with_name(name) for name in ("drawing.py", "figures.py", "formats.py", "style.py")]
+FILES = ("choices.py", "drawing.py", "figures.py", "formats.py", "reach.py", "style.py")
+SOURCES = [Path(__file__).with_name(name) for name in FILES]
 
 
 class Drawn(NamedTuple):

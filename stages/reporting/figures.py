@@ -5,7 +5,9 @@ Figure 7 for another data set.
 """
 
 import itertools
-from typing import Any
+import textwrap
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,8 @@ from stages.reporting.style import (
     DASHES,
     MARKERS,
     MASKED,
+    SMALL,
+    TEXT,
     curve,
     legend,
     name_panel,
@@ -29,6 +33,8 @@ from stages.reporting.style import (
 )
 
 __all__ = [
+    "MaximumLogits",
+    "conclusion",
     "cumulative_ratio",
     "figure1",
     "figure2a",
@@ -46,6 +52,7 @@ __all__ = [
 SHARES = 25  # bins of the histograms of probabilities
 LOGITS = 40  # bins of the histograms of maximum logits
 ACROSS = 4  # panels beside each other in Figures 8 and 9
+NETWORKS = ("FDNN", "DDNN", "Random images")  # groups of networks in Figures 2(a) and 7
 
 
 def figure1(methods: dict[str, dict], titles: dict[str, str]) -> Drawn:
@@ -118,14 +125,72 @@ def _bars(axis: Axes, bars: pd.DataFrame, height: str, **style: Any) -> None:
     axis.bar(middle, bars[height], width, **style)
 
 
-def figure2a(full: np.ndarray, distilled: np.ndarray) -> Drawn:
+class MaximumLogits(NamedTuple):
+    """Maximum logits `(R, N)` of groups of R networks, on N images each.
+
+    The groups are "FDNN" (trained on the full data), "DDNN" (on distilled images) and, where there is this
+    control, "Random images" (on as many random real images).
+    """
+
+    own: dict[str, np.ndarray]  # by group: on the images that the networks were trained on
+    test: dict[str, np.ndarray]  # by group: on test images
+
+
+def figure2a(logits: MaximumLogits) -> Drawn:
     """Figure 2(a), Section 3.1: maximum logits of networks of full (FDNN) and of distilled data (DDNN).
 
-    Args:
-        full: `(R, N)`, R networks and N test images.
-        distilled: `(R, N)`.
+    One panel is of the images that each group of networks was trained on, as in the public code of the
+    paper's first author, and one of test images. A text below them says what the numbers show.
     """
-    return _maximum_logits({"FDNN": full, "DDNN": distilled})
+    words = {"title": "On", "text": conclusion(logits)}
+    return _maximum_logits({"own training images": logits.own, "test images": logits.test}, words)
+
+
+def conclusion(logits: MaximumLogits) -> str:
+    """What Figure 2(a) shows, by the standard deviations of the maximum logits.
+
+    The paper says that those of DDNNs are more concentrated than those of FDNNs. Distillation is not the
+    reason if training on as many random real images has the same effect.
+    """
+    own = _deviations(logits.own)
+    test = _deviations(logits.test)
+    sentences = [
+        _comparison("their own training images", own),
+        _reason(own),
+        _comparison("test images", test),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _deviations(logits: dict[str, np.ndarray]) -> dict[str, float]:
+    """The standard deviation of all networks of a group together, as the histograms have it."""
+    return {group: float(np.std(values, dtype=float)) for group, values in logits.items()}
+
+
+def _comparison(images: str, deviations: dict[str, float]) -> str:
+    distilled = deviations["DDNN"]
+    full = deviations["FDNN"]
+    verb = "spread less" if distilled < full else "do not spread less"
+    numbers = f"(standard deviation {distilled:.2f} against {full:.2f})"
+    return f"On {images}, the maximum logits of the DDNNs {verb} than those of the FDNNs {numbers}."
+
+
+def _reason(deviations: dict[str, float]) -> str:
+    """Why the maximum logits of the DDNNs spread less; empty if they do not."""
+    distilled = deviations["DDNN"]
+    full = deviations["FDNN"]
+    if distilled >= full:
+        return ""
+    if "Random images" not in deviations:
+        return "Without networks of random real images, it is open whether distillation is the reason."
+    random = deviations["Random images"]
+    control = "Those of networks trained on as many random real images"
+    if random >= full:
+        return f"{control} do not ({random:.2f}): few training images alone are not the reason."
+    if random - distilled > full - random:
+        return f"{control} spread a little less ({random:.2f}): few images are less than half the reason."
+    reason = "the narrower spread comes from few training images, not from distillation"
+    return f"{control} spread less, too ({random:.2f}): {reason}."
 
 
 def figure2b(groups: dict[str, dict[str, np.ndarray]], detections: dict[str, dict[str, float]]) -> Drawn:
@@ -245,41 +310,89 @@ def figure5(dropped: dict[str, list[dict]]) -> Drawn:
     return figure3(dropped)
 
 
-def figure7(full: np.ndarray, distilled: np.ndarray, masked: dict[float, np.ndarray]) -> Drawn:
-    """Figure 7, Section 5.4: maximum logits on test images, and those of the DDNN on masked distilled images.
+def figure7(logits: MaximumLogits, masked: dict[float, np.ndarray]) -> Drawn:
+    """Figure 7, Section 5.4: maximum logits of FDNNs and DDNNs, and of DDNNs on masked distilled images.
+
+    The masked images are beside the unmasked training images of each group in one panel, as in the public
+    code of the paper's first author, and beside test images in the other.
 
     Args:
-        full: `(R, N)`, the FDNN on test images.
-        distilled: `(R, N)`, the DDNN on test images.
-        masked: `{ratio: (R, M)}`, the DDNN on distilled images with a share `ratio` of zeros.
+        masked: `{ratio: (R, N)}`, the DDNNs on their distilled images with a share `ratio` of zeros.
     """
-    parts = {"FDNN on test images": full, "DDNN on test images": distilled}
-    for ratio, values in masked.items():
-        parts[f"DDNN on distilled images, {100 * ratio:g} % masked"] = values
-    return _maximum_logits(parts)
+    parts = {f"DDNN, distilled images {100 * ratio:g} % masked": values for ratio, values in masked.items()}
+    networks = ("FDNN", "DDNN")
+    own = {group: logits.own[group] for group in networks}
+    test = {group: logits.test[group] for group in networks}
+    words = {"title": "Unmasked:", "text": ""}
+    return _maximum_logits({"own training images": own | parts, "test images": test | parts}, words)
 
 
-def _maximum_logits(parts: dict[str, np.ndarray]) -> Drawn:
-    """Histograms over each other of `{label: (R, N)}`, all networks of a label together.
+def _maximum_logits(panels_of: dict[str, dict[str, np.ndarray]], words: dict[str, str]) -> Drawn:
+    """Histograms over each other of `{images: {group: (R, N)}}`, all networks of a group together.
 
-    The labels are of the FDNN, the DDNN, and then of masked images.
+    There is a panel for each kind of images. A group is one of `NETWORKS`, or of masked images.
+
+    Args:
+        words: "title", which stands before the kind of images above a panel, and "text" below the panels.
     """
-    values = np.concatenate([np.ravel(part) for part in parts.values()])
-    edges = np.histogram_bin_edges(values.astype(float), LOGITS)
-    bars = {label: _density(part, edges) for label, part in parts.items()}
-    return Drawn(_stacked(bars, "network"), _draw_maximum_logits, {})
+    every = [np.ravel(values) for groups in panels_of.values() for values in groups.values()]
+    edges = np.histogram_bin_edges(np.concatenate(every).astype(float), LOGITS)
+    bars = {}
+    for images, groups in panels_of.items():
+        for group, values in groups.items():
+            bars[images, group] = _density(values, edges)
+    return Drawn(_stacked(bars, "images", "network"), _draw_maximum_logits, words)
 
 
-def _draw_maximum_logits(data: pd.DataFrame) -> Figure:
-    figure, ((axis,),) = panels((1, 1), (4.4, 3.2))
-    colors = itertools.chain((COLORS["FDNN"], COLORS["DDNN"]), itertools.cycle(MASKED))
-    for label, color, dash in zip(data["network"].unique(), colors, itertools.cycle(DASHES)):
-        bars = data[data["network"] == label]
-        name = f"{label}: {bars['mean'].iloc[0]:.2f} ± {bars['std'].iloc[0]:.2f}"
-        _outline(axis, bars, name, color, dash, filled=color not in MASKED)
-    name_panel(axis, x="maximum logit (nats)", y="density (1/nat)")
-    legend(figure, title="mean ± standard deviation")
+def _draw_maximum_logits(data: pd.DataFrame, title: str, text: str) -> Figure:
+    kinds = data["images"].unique()
+    figure, axes = panels((1, len(kinds)), (3.3, 2.6), sharex=True, sharey=True)
+    colors = _network_colors(data["network"].unique())
+    for axis, images in zip(axes.flat, kinds):
+        shown = data[data["images"] == images]
+        for (group, color), dash in zip(colors.items(), itertools.cycle(DASHES)):
+            bars = shown[shown["network"] == group]
+            name = f"{group}: {bars['mean'].iloc[0]:.2f} ± {bars['std'].iloc[0]:.2f}"
+            _outline(axis, bars, name, color, dash, filled=group in NETWORKS)
+        name_panel(axis, x="maximum logit (nats)", title=f"{title} {images}")
+        _legend_below(axis, "mean ± standard deviation")
+    name_panel(axes[0, 0], y="density (1/nat)")
+    figure.set_figheight(figure.get_figheight() + 0.16 * (len(colors) + 1))  # inches: the lines of a legend
+    _text_below(figure, text)
     return figure
+
+
+def _network_colors(groups: Iterable[str]) -> dict[str, str]:
+    """A color for each group of networks."""
+    masked = itertools.cycle(MASKED)
+    colors = {}
+    for group in groups:
+        colors[group] = COLORS[group] if group in NETWORKS else next(masked)
+    return colors
+
+
+def _legend_below(axis: Axes, title: str) -> None:
+    """A legend of one panel, below the name of its x axis."""
+    axis.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        borderaxespad=4.2,  # heights of a letter: the axis' numbers and name
+        title=title,
+        fontsize=SMALL,
+        title_fontsize=SMALL,
+        frameon=False,
+        handlelength=2.8,
+    )
+
+
+def _text_below(figure: Figure, text: str) -> None:
+    """A paragraph at the bottom of a figure, which grows by it."""
+    if not text:
+        return
+    letters = int(figure.get_figwidth() / 0.062)  # inches: a letter's width
+    lines = textwrap.wrap(text, letters)
+    figure.set_figheight(figure.get_figheight() + 0.16 * len(lines) + 0.1)
+    figure.supxlabel("\n".join(lines), fontsize=TEXT)
 
 
 def _density(values: np.ndarray, edges: np.ndarray) -> pd.DataFrame:
@@ -297,48 +410,43 @@ def _outline(axis: Axes, bars: pd.DataFrame, label: str, color: str, dash: Any, 
     axis.stairs(bars["density"], edges, fill=True, label=label, **style)
 
 
-def figure8(
-    fits: dict[str, list[dict]], raw: dict[str, list[float]], fixed: dict[str, list[float]], start: float
-) -> Drawn:
+def figure8(fits: dict[str, list[dict]], levels: dict[str, dict[str, list[float]]], start: float) -> Drawn:
     """Figure 8, Section 6: ECE against the mask ratio of MTS, early-stopped and converged, one panel a row.
 
     Args:
         fits: `{row: [{"ratio", "share", "start", "temperature", "bound_hit", "ece"}, ...]}`: `start` is None
             for the converged fit; the last three are lists over repeats. There is one early-stopped and one
             converged fit a ratio; shares are in [0, 1].
-        raw: `{row: ECE of each repeat}` at T = 1.
-        fixed: the same at T = `start`, with no fit.
+        levels: `{method: {row: ECE of each repeat}}` of the methods that no ratio changes: `raw`, at T = 1;
+            `fixed`, at T = `start`; `shipped`, at the temperature that comes with the set.
         start: first temperature of the early-stopped fits.
     """
-    data = _fit_points(fits, raw, fixed, "ratio")
+    data = _fit_points(fits, levels, "ratio")
     return Drawn(data, _draw_fits, {"start": start, "x": "ratio_percent", "x_name": "mask ratio of MTS (%)"})
 
 
-def figure9(
-    fits: dict[str, list[dict]], raw: dict[str, list[float]], fixed: dict[str, list[float]], start: float
-) -> Drawn:
+def figure9(fits: dict[str, list[dict]], levels: dict[str, dict[str, list[float]]], start: float) -> Drawn:
     """Figure 9, Section 6: ECE against the share of the distilled images that MTS is fitted on.
 
     The arguments are as for Figure 8, with shares in place of ratios.
     """
-    data = _fit_points(fits, raw, fixed, "share")
+    data = _fit_points(fits, levels, "share")
     words = {"start": start, "x": "share_percent", "x_name": "share of images fitted on (%)"}
     return Drawn(data, _draw_fits, words)
 
 
-def _fit_points(fits: dict[str, list[dict]], raw: dict, fixed: dict, key: str) -> pd.DataFrame:
+def _fit_points(fits: dict[str, list[dict]], levels: dict[str, dict], key: str) -> pd.DataFrame:
     """One line a row, method and value of `key`.
 
-    Raw and the fixed temperature have one line a row, without a value.
+    The level methods have one line a row, without a value.
     """
     points = []
     for row, of_row in fits.items():
         for fit in sorted(of_row, key=lambda fit: fit[key]):
             points.append(_fit_point(row, fit, key))
-        if row in raw:
-            points.append({"row": row, "method": "raw"} | _percent("ece", raw[row]))
-        if row in fixed:
-            points.append({"row": row, "method": "fixed"} | _percent("ece", fixed[row]))
+        for method, of_rows in levels.items():
+            if row in of_rows:
+                points.append({"row": row, "method": method} | _percent("ece", of_rows[row]))
     numbers = [*_percent("ece", [0]), "temperature_mean", "bound_hits"]
     return pd.DataFrame(points, columns=["row", "method", f"{key}_percent", *numbers])
 
@@ -359,6 +467,7 @@ def _draw_fits(data: pd.DataFrame, start: float, x: str, x_name: str) -> Figure:
         "mts_converged": "MTS conv. (exact optimum)",
         "raw": "Raw",
         "fixed": f"T = {start:g}, no fit",
+        "shipped": "shipped T",
     }
     rows = data["row"].unique()
     columns = min(ACROSS, len(rows))
@@ -370,8 +479,8 @@ def _draw_fits(data: pd.DataFrame, start: float, x: str, x_name: str) -> Figure:
             _fitted_curve(
                 axis, of_row[of_row["method"] == method], x, names[method], marker=marker, linestyle=dash
             )
-        for method, dash in (("raw", ":"), ("fixed", "-.")):
-            _level(axis, of_row[of_row["method"] == method], names[method], dash)
+        for method, level in (("raw", ":"), ("fixed", "-."), ("shipped", (0, (5, 1, 1, 1)))):
+            _level(axis, of_row[of_row["method"] == method], names[method], level)
         axis.set_ylim(bottom=0)
         lowest = i + columns >= len(rows)
         first = i % columns == 0
@@ -394,7 +503,7 @@ def _fitted_curve(axis: Axes, points: pd.DataFrame, x: str, name: str, **style: 
         axis.plot(hit[x], hit["ece_mean_percent"], color=color, label="hollow: some T on its bound", **hollow)
 
 
-def _level(axis: Axes, points: pd.DataFrame, name: str, dash: str) -> None:
+def _level(axis: Axes, points: pd.DataFrame, name: str, dash: Any) -> None:
     """A level line for each of the points."""
     for method, ece in zip(points["method"], points["ece_mean_percent"]):
         axis.axhline(ece, color=COLORS[method], linestyle=dash, linewidth=1.4, zorder=1.5, label=name)

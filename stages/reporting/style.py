@@ -41,6 +41,7 @@ CYCLE = (
 COLORS = {
     "raw": "#000000",
     "fixed": "#117733",
+    "shipped": "#AA4499",
     "oracle": "#661100",
     "gap": "#D55E00",
     "mixup": "#E69F00",
@@ -61,6 +62,7 @@ COLORS = {
     "out": "#E69F00",
     "DC": "#56B4E9",
     "DSA": "#CC79A7",
+    "Random images": "#000000",
 }
 MASKED = ("#E69F00", "#CC79A7", "#000000")  # masked distilled images in Figure 7, by ratio
 MARKERS = "os^vDPX<>*"
