@@ -87,7 +87,7 @@ def entries_of(
     Shares other than the row's own are tried from its own start, with its own number of steps.
 
     Args:
-        images: `(M, K)` logits and `(M,)` labels of the fitting images, one pair a repeat.
+        images: `(M, K)` logits and labels of the fitting images, `(M,)` or soft, one pair a repeat.
     """
     settings = tried.calibrate
     starts = [settings.start]
@@ -107,11 +107,12 @@ def entries_of(
 
 
 def ablate(tried: Tried, row: Row) -> None:
-    """Write `{"ratio", "share", "start", "steps", "raw", "fixed", "fits": [...]}` to `row.ablation`.
+    """Write `{"ratio", "share", "start", "steps", "raw", "fixed", "shipped", "fits": [...]}`.
 
-    The first four are the row's own settings. `raw` (T = 1) and `fixed` (T = `start`) are lists of ECEs, one
-    a repeat. Each of the `fits` has `ratio`, `share`, `start` and `steps` (null for the exact optimum), and
-    lists `temperature`, `bound_hit` and `ece`.
+    The first four are the row's own settings. `raw` (T = 1), `fixed` (T = `start`) and `shipped` (the
+    temperature that comes with the set; absent without one) are lists of ECEs, one a repeat. Each of the
+    `fits` has `ratio`, `share`, `start` and `steps` (null for the exact optimum), and lists `temperature`,
+    `bound_hit` and `ece`.
     """
     own_ratio = row.keys(CalibrateKeys).mask_ratio
     logits = load_file(row.logits)
@@ -122,7 +123,8 @@ def ablate(tried: Tried, row: Row) -> None:
         images[fitting] = (fitting_logits[fitting.key], fitting_logits[f"{fitting.key}.labels"])
     hashes = [fingerprint(*pair) for pair in images.values()]
     settings = [tried.calibrate.model_dump(), tried.ablate.model_dump(), tried.bins, own_ratio]
-    made_from = fingerprint(test.logits, test.labels, hashes, settings, code_version("ablate"))
+    shipped = read_json(row.shipped).get("temperature")
+    made_from = fingerprint(test.logits, test.labels, hashes, settings, shipped, code_version("ablate"))
     if read_json(row.ablation).get("made_from") == made_from:
         return
     start = tried.calibrate.start
@@ -139,6 +141,8 @@ def ablate(tried: Tried, row: Row) -> None:
         "fits": fits,
         "made_from": made_from,
     }
+    if shipped is not None:
+        result["shipped"] = errors([shipped] * len(test.logits), test)
     write_json(row.ablation, result)
 
 

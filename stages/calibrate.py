@@ -31,7 +31,7 @@ def temperatures_of(logits: np.ndarray, labels: np.ndarray, settings: CalibrateS
 
     Args:
         logits: `(repeats, M, K)`, of the fitting images.
-        labels: `(repeats, M)`.
+        labels: `(repeats, M)`, or `(repeats, M, K)` probabilities where labels are soft.
     """
     early = [early_stopped(z, y, settings) for z, y in zip(logits, labels)]
     exact = [optimum(z, y, settings.bounds) for z, y in zip(logits, labels)]
@@ -51,7 +51,7 @@ def calibrate(
     """Write the temperatures of every method and repeat to `row.temperatures`.
 
     `{"mask_ratio", "start", "methods": {method: {"networks": group, "early_stopped", "converged"}}}`; a
-    method that does not exist for the row (TS at one image a class) is absent.
+    method that does not exist for the row (TS and `mts_holdout` at one image a class) is absent.
 
     Args:
         holdout: the share of the distilled images that TS kept from training.
@@ -59,7 +59,11 @@ def calibrate(
     """
     own_ratio = row.keys(CalibrateKeys).mask_ratio
     ratio = own_ratio if ratio_for_all_rows is None else ratio_for_all_rows
-    fittings = [Fitting("ts", 0.0, holdout), Fitting("mts", ratio, settings.share)]
+    fittings = [
+        Fitting("ts", 0.0, holdout),
+        Fitting("mts", ratio, settings.share),
+        Fitting("mts_holdout", ratio, holdout),
+    ]
     logits = load_file(row.fitting_logits)
     fittings = [fitting for fitting in fittings if fitting.key in logits]
     arrays = {fitting.method: (logits[fitting.key], logits[f"{fitting.key}.labels"]) for fitting in fittings}

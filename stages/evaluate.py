@@ -20,7 +20,7 @@ from stages.metrics.ece import ece, reliability
 from stages.metrics.scores import log_softmax, scores
 from stages.metrics.smooth_ece import smooth_ece
 from stages.runtime.errors import run_stage
-from stages.runtime.files import write_json
+from stages.runtime.files import read_about, write_json
 from stages.runtime.reuse import code_version, fingerprint, read_json
 from stages.settings.evaluate import EvaluateSettings
 from stages.settings.project import param
@@ -39,17 +39,19 @@ class Method(NamedTuple):
 
 
 def methods_of(
-    logits: dict[str, np.ndarray], fitted: dict, labels: np.ndarray, bounds: list[float]
+    logits: dict[str, np.ndarray], fitted: dict, shipped: dict, labels: np.ndarray, bounds: list[float]
 ) -> dict[str, Method]:
-    """The methods of the paper by name, and four more.
+    """The methods of the paper by name, and more.
 
-    `ts_converged` and `mts_converged` are the exact minimisers on the same images. `fixed` is the first
-    temperature of the LBFGS runs, and fits nothing. `oracle` is the only method that sees test labels: the
-    best NLL that one temperature can reach.
+    `shipped` is the temperature that comes with the set. `mts_holdout` is MTS on images that were held out of
+    training. `<method>_converged` is the exact minimiser on the images of a fitted method. `fixed` is the
+    first temperature of the LBFGS runs, and fits nothing. `oracle` is the only method that sees test labels:
+    the best NLL that one temperature can reach.
 
     Args:
         logits: `(repeats, N, K)` of each group of networks.
         fitted: what `calibrate` has written.
+        shipped: what `temperature` has written; {} without.
         labels: `(N,)`.
     """
     repeats = len(logits["cross_entropy"])
@@ -63,6 +65,9 @@ def methods_of(
         exact = fits["converged"]
         methods[name] = Method(fits["networks"], early["temperature"], early["bound_hit"])
         methods[f"{name}_converged"] = Method(fits["networks"], exact["temperature"], exact["bound_hit"])
+    if shipped:
+        temperatures = [shipped["temperature"]] * repeats
+        methods["shipped"] = Method("cross_entropy", temperatures, [shipped["bound_hit"]] * repeats)
     methods["fixed"] = Method("cross_entropy", [fitted["start"]] * repeats, not_fitted)
     best = [optimum(z, labels, bounds) for z in logits["cross_entropy"]]
     methods["oracle"] = Method(
@@ -162,7 +167,7 @@ def evaluate(settings: EvaluateSettings, bounds: list[float], row: Row) -> None:
     logits = load_file(row.logits)
     labels = logits.pop("labels")
     fitted = read_json(row.temperatures)
-    methods = methods_of(logits, fitted, labels, bounds)
+    methods = methods_of(logits, fitted, read_json(row.shipped), labels, bounds)
     common = fingerprint(labels, settings.model_dump(), code_version("evaluate"))
     hashes = {group: fingerprint(values) for group, values in logits.items()}
     former = read_json(row.results).get("methods", {})
@@ -180,14 +185,16 @@ def evaluate(settings: EvaluateSettings, bounds: list[float], row: Row) -> None:
             results[name] = measured(method, logits, images, raw_ece) | {"made_from": made_from[name]}
         else:
             results[name] = former[name]
-    whole = {
-        "row": row.name,
-        "mask_ratio": fitted["mask_ratio"],
-        "test_images": len(labels),
-        "methods": results,
-    }
-    write_json(row.results, whole)
+    whole = {"row": row.name, "mask_ratio": fitted["mask_ratio"], "test_images": len(labels)}
+    whole |= training_of(row)
+    write_json(row.results, whole | {"methods": results})
     write_json(row.metrics, metrics_of(results))
+
+
+def training_of(row: Row) -> dict[str, float]:
+    """`step_size` of the row's networks, and how many `sets` they are trained on, one after the other."""
+    about = read_about(row.weights)
+    return {key: about[key] for key in ("step_size", "sets")}
 
 
 def metrics_of(results: dict[str, dict]) -> dict[str, float]:

@@ -2,10 +2,11 @@
 
     python -m stages.masked [<row> ...]
 
-TS is fitted on images that its networks have not seen, MTS on masked images, at every mask ratio and share of
-images that a later stage asks for. This is the only stage after training that runs networks for temperatures:
-what follows is arithmetic on its files. It reads no test image. Logits that a row's file has already are
-kept, so that one more mask ratio costs the logits at that ratio and no others.
+TS is fitted on images that its networks have not seen, MTS on masked images, and MTS held out on masked
+images that its networks have not seen: at every mask ratio and share of images that a later stage asks for.
+This is the only stage after training that runs networks for temperatures: what follows is arithmetic on its
+files. It reads no test image. Logits that a row's file has already are kept, so that one more mask ratio
+costs the logits at that ratio and no others.
 """
 
 from safetensors import safe_open
@@ -25,18 +26,22 @@ __all__ = ["masked", "wanted_by_later_stages"]
 
 
 def wanted_by_later_stages(row: Row) -> list[Fitting]:
-    """The images that TS and MTS are fitted on.
+    """The images that TS, MTS and MTS held out are fitted on.
 
-    MTS is tried at every mask ratio, and at every share of the images under the row's own mask ratio.
+    MTS is tried at every mask ratio, and at every share of the images under the row's own mask ratio. MTS
+    held out has every mask ratio too, so that no network runs where one of them becomes that of all rows.
     """
     ablate = parse(AblateSettings, param("ablate"), "params.yaml: ablate")
     share = param("calibrate.share")
+    holdout = param("train.holdout")
     own_ratio = row.keys(CalibrateKeys).mask_ratio
     ratio_for_all_rows = param("mask_ratio")
-    wanted = [Fitting("ts", 0.0, param("train.holdout")), Fitting("mts", own_ratio, share)]
+    ratios = [own_ratio, *ablate.ratios]
     if ratio_for_all_rows is not None:
-        wanted.append(Fitting("mts", ratio_for_all_rows, share))
-    wanted += [Fitting("mts", ratio, share) for ratio in ablate.ratios]
+        ratios.append(ratio_for_all_rows)
+    wanted = [Fitting("ts", 0.0, holdout)]
+    wanted += [Fitting("mts", ratio, share) for ratio in ratios]
+    wanted += [Fitting("mts_holdout", ratio, holdout) for ratio in ratios]
     wanted += [Fitting("mts", own_ratio, other) for other in ablate.shares]
     return wanted
 
@@ -44,7 +49,8 @@ def wanted_by_later_stages(row: Row) -> list[Fitting]:
 def masked(row: Row) -> None:
     """Write `(repeats, M, K)` logits by `Fitting.key`, and `(repeats, M)` labels under `<key>.labels`.
 
-    A method that does not exist for the row (TS at one image a class) is absent.
+    Where the labels of the set are soft, they are `(repeats, M, K)` probabilities. A method that does not
+    exist for the row (TS and `mts_holdout` at one image a class) is absent.
     """
     made_from = fingerprint(_input_hashes(row), row.network.model_dump(), row.seed, code_version("masked"))
     with safe_open(row.weights, "np") as weights:

@@ -1,8 +1,9 @@
 """The temperature as the paper fits it: by a short run of LBFGS, which stops before it has converged.
 
 Chuan Guo et al.: "On Calibration of Modern Neural Networks", ICML 2017, https://arxiv.org/abs/1706.04599,
-equation (9); Section 5.1 of the paper. Others have also seen that such a run ends early:
-https://github.com/gpleiss/temperature_scaling/issues/28.
+equation (9); Section 5.1 of the paper, which has the step size 0.02 but no number of iterations: Section 6
+says "only one step". The 50 iterations are those of its first author's public fork. Others have also seen
+that such a run ends early: https://github.com/gpleiss/temperature_scaling/issues/28.
 """
 
 import math
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stages.calibrators.optimum import Fit
+from stages.calibrators.optimum import Fit, at_labels
 from stages.settings.calibrate import CalibrateSettings
 
 __all__ = ["early_stopped", "lbfgs_path", "within"]
@@ -24,9 +25,11 @@ LEAST_CURVATURE = 1e-10  # the step times the change of the slope
 def early_stopped(logits: np.ndarray, labels: np.ndarray, settings: CalibrateSettings) -> Fit:
     """One call of LBFGS on the mean of `-log softmax(z / T)[label]`, beginning at `settings.start`.
 
+    With soft labels t, the loss is the mean of `-sum_k t_k log softmax(z / T)_k`.
+
     Args:
         logits: `(N, K)`, any float type.
-        labels: `(N,)` integers.
+        labels: `(N,)` integers, or `(N, K)` probabilities.
     """
     path = lbfgs_path(logits, labels, settings.start, settings.lr, settings.max_iter)
     return within(path[-1], settings.bounds)
@@ -52,8 +55,8 @@ def lbfgs_path(logits: np.ndarray, labels: np.ndarray, start: float, lr: float, 
     are PyTorch's. The iterations do not depend on `max_iter`, so a long path contains all shorter runs of at
     least 4 iterations.
     """
-    at_label = logits[np.arange(len(labels)), labels]
-    z = logits.astype(np.float64) - at_label[:, None]
+    z = logits.astype(np.float64)
+    z = z - at_labels(z, labels)[:, None]
     temperature = start
     path = [temperature]
     max_evaluations = max_iter * 5 // 4
@@ -85,7 +88,7 @@ def _loss_and_slope(z: np.ndarray, temperature: float) -> tuple[float, float]:
     """The mean loss and its derivative by T.
 
     Args:
-        z: `(N, K)` logits minus that of the label.
+        z: `(N, K)` logits minus that of the label, as `at_labels` has it.
     """
     with np.errstate(all="ignore"):  # T may be on its way out of all bounds
         scaled = z / temperature

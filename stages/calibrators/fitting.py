@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 __all__ = ["NETWORKS", "Fitting"]
 
-NETWORKS = {"ts": "holdout", "mts": "cross_entropy"}  # method -> the group of networks that it calibrates
+# The group of networks that each method calibrates.
+NETWORKS = {"ts": "holdout", "mts": "cross_entropy", "mts_holdout": "holdout"}
 
 
 class Fitting(NamedTuple):

@@ -25,9 +25,9 @@ def fitting_images(
         mask_ratio: probability of a zero, element by element.
 
     Returns:
-        `(M, C, H, W)` and `(M,)`.
+        `(M, C, H, W)` and `(M,)`, or `(M, K)` probabilities where labels are soft.
     """
     draw = generator(seed, "mts", repeat)
     rows = per_class(data.labels, data.classes, share_of(share), draw)
     masked = mask_images(data.images[rows], mask_ratio, draw)
-    return masked, data.labels[rows]
+    return masked, data.soft_or_hard[rows]

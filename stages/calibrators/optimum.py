@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Fit", "optimum"]
+__all__ = ["Fit", "at_labels", "optimum"]
 
 SUBSET = 2000  # images, roughly, of the subset that gives the start
 CACHE = 2**20  # bytes of float64 logits that fit a core's cache
@@ -56,10 +56,13 @@ def optimum(logits: np.ndarray, labels: np.ndarray, bounds: Sequence[float]) -> 
     many images, the optimum on a subset of them is the start. Where all predictions are right, the slope
     stays negative and T runs down to its bound.
 
+    With soft labels t, the loss is the mean of `-sum_k t_k log softmax(z / T)_k`, and `sum_k t_k z_k` takes
+    the place of z[label].
+
     Args:
         logits: `(N, K)`, any float type. Exponentials have the type of the logits, sums are float64. From
             float32 logits, T is good to about 1e-6.
-        labels: `(N,)` integers.
+        labels: `(N,)` integers, or `(N, K)` probabilities.
         bounds: lowest and highest temperature, both > 0.
     """
     bracket = Bracket(1 / bounds[1], 1 / bounds[0])
@@ -88,6 +91,22 @@ def optimum(logits: np.ndarray, labels: np.ndarray, bounds: Sequence[float]) -> 
     return Fit(1 / b, False)
 
 
+def at_labels(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The logit of each image's class; with soft labels, the mean of its logits under their probabilities.
+
+    Args:
+        logits: `(N, K)`.
+        labels: `(N,)` integers, or `(N, K)` probabilities.
+
+    Returns:
+        `(N,)` of the type of the logits.
+    """
+    if labels.ndim == 1:
+        return logits[np.arange(len(labels)), labels]
+    means = np.einsum("nk,nk->n", logits, labels, dtype=np.float64)
+    return means.astype(logits.dtype)
+
+
 def _slope_and_curvature(logits: np.ndarray, labels: np.ndarray, b: float) -> tuple[float, float]:
     """Of the mean loss, by b = 1/T. The cores share the images, in parts that fit a core's cache."""
     rows = max(1, CACHE // (logits.shape[1] * 8))  # 8 bytes a float64
@@ -105,7 +124,7 @@ def _slope_and_curvature(logits: np.ndarray, labels: np.ndarray, b: float) -> tu
 def _sums(logits: np.ndarray, labels: np.ndarray, b: float, rows: int, first: int) -> tuple[float, float]:
     """The sums of `E_p[z] - z[label]` and of `Var_p[z]` over `rows` images, beginning with image `first`."""
     z = logits[first : first + rows]
-    at_label = z[np.arange(len(z)), labels[first : first + rows]]
+    at_label = at_labels(z, labels[first : first + rows])
     z = z - at_label[:, None]  # so that E_p[z] is the slope, without cancellation
     p = z - z.max(1, keepdims=True)
     p *= z.dtype.type(b)

@@ -24,8 +24,8 @@ def fitting_images(
         mask_ratio: not used.
 
     Returns:
-        `(M, C, H, W)` and `(M,)`.
+        `(M, C, H, W)` and `(M,)`, or `(M, K)` probabilities where labels are soft.
     """
     rows = held_out(data.labels, data.classes, share, seed, repeat)
     assert rows is not None  # or there would be no network to calibrate
-    return data.images[rows], data.labels[rows]
+    return data.images[rows], data.soft_or_hard[rows]

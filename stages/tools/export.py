@@ -2,24 +2,33 @@
 
     python -m stages.tools.export <row> <folder>
 
-- `set.safetensors`: images as the network sees them, labels, the learned step size, and the settings as
+- `set.safetensors`: images as the network sees them, labels (soft ones as `targets`, beside the likeliest
+  class of each image), the learned step size, the temperature that ships with the set, and the settings as
   metadata;
 - `images_best.pt`, `labels_best.pt`: the pair that MTT's code and its successors load, with the same images;
+  soft labels are probabilities `(N, K)`, which PyTorch's cross-entropy takes as they are;
+- `temperature.txt`: the temperature once more, for those who load the pair;
 - `pictures/<class>/<n>.png`: the images in 8 bits a channel, with the whitening undone and values cut to
   [0, 255], so that some of what they hold is lost.
 
-It is no stage of the pipeline: it takes sets out of it. A row with `backbone: file` takes them in.
+The stage `temperature` makes the temperature; where it has not run, the set is exported without one. This is
+no stage of the pipeline: it takes sets out of it. A row with `backbone: file` takes them in.
 """
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from stages.images.prepared import class_names, load_set, load_transform
+from stages.images.distilled import load_set
+from stages.images.prepared import class_names, load_transform
 from stages.runtime.errors import UserError, run_stage
+from stages.runtime.files import read_about, write_tensors
+from stages.runtime.reuse import file_hash, read_json
 from stages.settings.rows import Row
 
 __all__ = ["export"]
@@ -28,6 +37,8 @@ __all__ = ["export"]
 def export(row: Row, folder: Path) -> None:
     """Write all forms of the row's distilled set to `folder`, which must not exist yet.
 
+    Where a row has several sets, `set.safetensors` has them all, and the other forms have the first.
+
     Raises:
         UserError: the folder exists, or the set does not.
     """
@@ -35,18 +46,44 @@ def export(row: Row, folder: Path) -> None:
         raise UserError(f"{row.distilled} is not there yet; dvc repro distill@{row.name} makes it")
     if folder.exists():
         raise UserError(f"{folder}: exists; allowed: a new folder")
-    data, _ = load_set(row.distilled, row.prepared)
+    distilled = load_set(row.distilled, row.prepared)
+    data = distilled.of_repeat(0)
     images = data.images[:]
+    temperature = distilled.temperature or shipped_temperature(row)
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         unfinished.mkdir(parents=True)
-        shutil.copy(row.distilled, unfinished / "set.safetensors")
+        write_set(row, temperature, unfinished / "set.safetensors")
         torch.save(images, unfinished / "images_best.pt")
-        torch.save(data.labels, unfinished / "labels_best.pt")
+        torch.save(data.soft_or_hard, unfinished / "labels_best.pt")
+        if temperature is not None:
+            (unfinished / "temperature.txt").write_text(f"{temperature!r}\n")
         write_pictures(images, data.labels, row.prepared, unfinished / "pictures")
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def shipped_temperature(row: Row) -> float | None:
+    """The temperature that the stage `temperature` has made for this very set.
+
+    None, and a line that says so, where it has not.
+    """
+    shipped = read_json(row.shipped)
+    if shipped.get("set") == file_hash(row.distilled):
+        return shipped["temperature"]
+    problem = f"{row.shipped} is of an earlier set" if shipped else f"{row.shipped} is not there yet"
+    advice = f"python -m stages.temperature {row.name} makes it"
+    print(f"exported without a temperature: {problem}; {advice}", file=sys.stderr)
+    return None
+
+
+def write_set(row: Row, temperature: float | None, file: Path) -> None:
+    """Write the row's set, with its settings as metadata and with the temperature."""
+    tensors = load_file(row.distilled)
+    if temperature is not None:
+        tensors["temperature"] = torch.tensor(temperature, dtype=torch.float64)
+    write_tensors(file, tensors, read_about(row.distilled))
 
 
 def write_pictures(images: torch.Tensor, labels: torch.Tensor, prepared: Path, folder: Path) -> None:

@@ -19,8 +19,11 @@ from safetensors.numpy import save_file
 
 from stages.reporting import further_tables
 from stages.reporting.cells import Results
+from stages.reporting.choices import choices_table
 from stages.reporting.formats import markdown
+from stages.reporting.marks import marked, plain_name
 from stages.reporting.paper_tables import PAPER_TABLES
+from stages.reporting.reach import shipped_table, without_images_table
 from stages.runtime.files import replacing, write_json, write_text
 from stages.runtime.reuse import read_json
 from stages.settings.project import param
@@ -67,27 +70,45 @@ def write_results(rows: list[Row], finished: set[str], out: Path) -> None:
 
 def numbers_of(row: Row, finished: set[str]) -> dict[str, Any]:
     """The JSON files of a row by stage."""
-    files = {"calibrate": row.temperatures, "evaluate": row.results, "ablate": row.ablation}
+    files = {
+        "temperature": row.shipped,
+        "calibrate": row.temperatures,
+        "evaluate": row.results,
+        "ablate": row.ablation,
+        "choices": row.choices,
+        "reach": row.reach,
+    }
     return {stage: read_json(file) for stage, file in files.items() if f"{stage}@{row.name}" in finished}
 
 
 def tables_text(numbers: dict[str, dict[str, Any]]) -> str:
     """The tables of all rows in metrics.json, without those that have no line for them."""
-    evaluated = {name: stages["evaluate"] for name, stages in numbers.items() if "evaluate" in stages}
-    ablations = {name: stages["ablate"] for name, stages in numbers.items() if "ablate" in stages}
-    results = results_of(list(numbers), evaluated)
+    evaluated = of_stage(numbers, "evaluate")
+    ablations = of_stage(numbers, "ablate")
+    reached = of_stage(numbers, "reach")
+    every_row = results_of(list(numbers), evaluated)
+    results = every_row.without_quick()
     tables = [make(results) for make in PAPER_TABLES.values()]
-    tables.append(further_tables.starts(ablations, ablations))
+    tables.append(further_tables.starts([row for row in results.rows if row in ablations], ablations))
+    tables.append(choices_table(results.rows, of_stage(numbers, "choices")))
+    tables += [shipped_table(results.rows, reached), without_images_table(results, reached)]
     # Results of older versions have no intervals.
-    complete = [name for name in evaluated if "interval" in evaluated[name]["methods"]["raw"]]
-    results = results_of(complete, evaluated)
+    complete = [
+        row for row in results.rows if row in evaluated and "interval" in evaluated[row]["methods"]["raw"]
+    ]
     for make in (further_tables.intervals, further_tables.overcalibration, further_tables.scores):
-        tables.append(make(results))
+        tables.append(make(results.of(complete)))
+    tables.append(further_tables.quick(every_row.quick()))
     sections = []
     for table in tables:
-        if len(table.text) and table.text["Row"].iloc[0] in numbers:
-            sections.append(f"## {table.title}\n\n{markdown(table)}")
+        if len(table.text) and plain_name(table.text["Row"].iloc[0]) in numbers:
+            sections.append(f"## {table.title}\n\n{markdown(marked(table, every_row))}")
     return "\n\n".join(sections) + "\n"
+
+
+def of_stage(numbers: dict[str, dict[str, Any]], stage: str) -> dict[str, dict]:
+    """The results of a stage, of the rows that have them."""
+    return {name: stages[stage] for name, stages in numbers.items() if stage in stages}
 
 
 def results_of(names: list[str], evaluated: dict[str, dict]) -> Results:

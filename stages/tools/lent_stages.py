@@ -11,6 +11,7 @@ from stages.runtime.reuse import file_hash, fingerprint, read_json
 from stages.settings.calibrate import CalibrateKeys
 from stages.settings.distill import DistillKeys
 from stages.settings.project import param, read_yaml
+from stages.settings.reach import ReachKeys
 from stages.settings.rows import Buffer, Dataset, Row
 from stages.settings.train import TrainKeys
 
@@ -36,20 +37,34 @@ class Stage(NamedTuple):
 
 
 def plan(rows: list[Row]) -> list[Stage]:
-    """The stages of the first row in the order in which they run, then what the next row still needs."""
+    """The stages of the first row in the order in which they run, then what the next row still needs.
+
+    `reach` comes after all these, as it tries the temperatures of other rows.
+    """
     stages: dict[str, Stage] = {}
     for row in rows:
-        for stage in slow_stages(row) + quick_stages(row):
+        for stage in slow_stages(row) + quick_stages(row) + choices_stages(row):
+            stages.setdefault(stage.name, stage)
+    for row in rows:
+        for stage in reach_stages(row):
             stages.setdefault(stage.name, stage)
     return list(stages.values())
 
 
 def slow_stages(row: Row) -> list[Stage]:
     """The stages from images to trained networks. Each has only the settings that it reads."""
+    return [*stages_of_set(row), train_stage(row), temperature_stage(row)]
+
+
+def stages_of_set(row: Row) -> list[Stage]:
+    """The stages from images to the distilled set, which may be that of another row."""
     stages = [prepare_stage(row.dataset)]
     for buffer in buffers_of(row):
         stages += [prepare_stage(buffer.dataset), buffer_stage(buffer)]
-    return [*stages, distill_stage(row), train_stage(row)]
+    reads = row.value("reads")
+    if reads.startswith("distill/"):
+        stages += stages_of_set(Row(reads.removeprefix("distill/")))
+    return [*stages, distill_stage(row)]
 
 
 def prepare_stage(dataset: Dataset) -> Stage:
@@ -79,10 +94,16 @@ def train_stage(row: Row) -> Stage:
     return Stage("train", row.name, "train", settings, [row.prepared, row.distilled], outputs)
 
 
+def temperature_stage(row: Row) -> Stage:
+    params = [param(key) for key in ("seed", "train", "temperature", "calibrate.bounds")]
+    settings = [params, row.dataset.value("network"), row.keys(TrainKeys).model_dump()]
+    outputs = [row.shipped, row.real_logits]
+    return Stage("temperature", row.name, "temperature", settings, [row.prepared, row.distilled], outputs)
+
+
 def quick_stages(row: Row) -> list[Stage]:
     """The stages that take seconds. They run anew when any key of params.yaml changes, but for execution."""
-    params = {key: value for key, value in read_yaml(Path("params.yaml")).items() if key not in EXECUTION}
-    settings = [params, row.dataset.value("network"), row.keys(CalibrateKeys).model_dump()]
+    settings = [params_of_results(), row.dataset.value("network"), row.keys(CalibrateKeys).model_dump()]
 
     def stage(kind: str, inputs: list[Path], outputs: list[Path]) -> Stage:
         return Stage(kind, row.name, kind, settings, inputs, outputs)
@@ -90,9 +111,41 @@ def quick_stages(row: Row) -> list[Stage]:
     return [
         stage("masked", [row.prepared, row.distilled, row.weights], [row.fitting_logits]),
         stage("calibrate", [row.fitting_logits], [row.temperatures]),
-        stage("evaluate", [row.logits, row.temperatures], [row.results, row.metrics]),
-        stage("ablate", [row.logits, row.fitting_logits], [row.ablation]),
+        stage("evaluate", [row.logits, row.temperatures, row.shipped], [row.results, row.metrics]),
+        stage("ablate", [row.logits, row.fitting_logits, row.shipped], [row.ablation]),
     ]
+
+
+def choices_stages(row: Row) -> list[Stage]:
+    """The stage `choices`, if the row's suite lists the row there."""
+    suite = read_yaml(row.suite)
+    if row.name not in (suite.get("choices") or {}):
+        return []
+    keys = row.keys(TrainKeys)
+    settings = [params_of_results(), row.dataset.value("network"), keys.model_dump(), row.value("mask_ratio")]
+    inputs = [row.prepared, row.distilled, row.logits, row.fitting_logits]
+    return [Stage("choices", row.name, "choices", settings, inputs, [row.choices])]
+
+
+def reach_stages(row: Row) -> list[Stage]:
+    """The stage `reach`, if the row's suite lists the row there.
+
+    Of the rows whose temperatures it tries, it takes those that are there.
+    """
+    suite = read_yaml(row.suite)
+    if row.name not in (suite.get("reach") or {}):
+        return []
+    keys = row.analysis("reach", ReachKeys)
+    training = row.keys(TrainKeys).model_dump()
+    settings = [params_of_results(), row.dataset.value("network"), training, keys.model_dump()]
+    temperatures = [row.shipped, *(Row(name).shipped for name in keys.carried)]
+    inputs = [row.prepared, row.distilled, row.weights, row.logits, *temperatures]
+    return [Stage("reach", row.name, "reach", settings, inputs, [row.reach])]
+
+
+def params_of_results() -> dict[str, Any]:
+    """params.yaml, but for what changes no result."""
+    return {key: value for key, value in read_yaml(Path("params.yaml")).items() if key not in EXECUTION}
 
 
 def buffers_of(row: Row) -> list[Buffer]:

@@ -1,16 +1,22 @@
-"""Masked temperature scaling for a network and a distilled set of your own, without the pipeline.
+"""Calibration of networks of your own that were trained on a distilled set, without the pipeline.
 
-From Python: `fit_mts`, `predict`, `calibrated`, `judge`, `diagram`. From the command line, on saved logits:
+- `fit_shipped` is for whoever has real images, above all for whoever distils a set: one exact temperature for
+  several networks, to be handed on with the set.
+- `fit_mts` is for whoever has the set alone: masked temperature scaling, as in the paper.
+- `predict`, `calibrated`, `judge` and `diagram` are for both.
 
-    python -m stages.tools.standalone <fitting logits> <test logits> <folder>
+From the command line, on saved logits:
 
-Both files are `.npz` or `.safetensors` with `logits` (N, K) and `labels` (N,). The first has the network's
-logits on masked images of the set that it was trained on, the second those on the test images. The command
-writes `result.json` and `reliability.png` to the folder.
+    python -m stages.tools.standalone <fitting logits> <test logits> <folder> [<real logits>]
+
+The files are `.npz` or `.safetensors` with `logits` (N, K) and `labels` (N,): of the network on masked images
+of the set that it was trained on, of the network on the test images, and of one or more networks on real
+images that they have not seen, one network after the other. The command writes `result.json` and
+`reliability.png` to the folder.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +43,7 @@ __all__ = [
     "calibrated",
     "diagram",
     "fit_mts",
+    "fit_shipped",
     "fit_temperatures",
     "judge",
     "predict",
@@ -50,6 +57,31 @@ PAPER = CalibrateSettings(start=1.5, lr=0.02, max_iter=50, share=0.1, bounds=[0.
 class Temperatures(NamedTuple):
     early_stopped: Fit  # by the paper's short run of LBFGS
     converged: Fit  # the exact minimiser on the same images
+
+
+def fit_shipped(
+    models: Callable | Sequence[Callable],
+    real_images: torch.Tensor,
+    labels: torch.Tensor,
+    settings: CalibrateSettings = PAPER,
+) -> Fit:
+    """One temperature for all networks of a distilled set: the exact optimum on real images.
+
+    It also suits other networks that are trained on the set in the same way, so it can be handed on with the
+    set. A few networks and some hundreds of images are enough.
+
+    Args:
+        models: a network as in `fit_mts`, or several that were trained on the set from different initial
+            weights.
+        real_images: `(N, C, H, W)`, as the networks see them, on their device. The networks have not been
+            trained on them, and they are no test images.
+        labels: `(N,)` int64.
+        settings: only its `bounds` are used.
+    """
+    networks = [models] if callable(models) else models  # a Sequential would be taken for a list of layers
+    logits = [predict(network, real_images) for network in networks]
+    labels_of_all = np.tile(labels.cpu().numpy(), len(logits))
+    return optimum(np.concatenate(logits), labels_of_all, settings.bounds)
 
 
 def fit_mts(
@@ -144,22 +176,26 @@ def read_logits(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(*words: str) -> None:
-    if len(words) != 3:
-        expected = "python -m stages.tools.standalone <fitting logits> <test logits> <folder>"
+    if len(words) not in (3, 4):
+        files = "<fitting logits> <test logits> <folder> [<real logits>]"
+        expected = f"python -m stages.tools.standalone {files}"
         raise UserError(f"standalone: {len(words)} words; expected: {expected}")
-    fitting_file, test_file, folder = words
+    fitting_file, test_file, folder, *real_files = words
     fits = fit_temperatures(*read_logits(Path(fitting_file)))
     logits, labels = read_logits(Path(test_file))
-    temperatures = {
-        "Raw": 1.0,
-        "MTS": fits.early_stopped.temperature,
-        f"T = {PAPER.start}": PAPER.start,
-        "MTS conv.": fits.converged.temperature,
-    }
+    temperatures = {"Raw": 1.0}
+    bound_hits = [fits.early_stopped.bound_hit, fits.converged.bound_hit]
+    for file in real_files:
+        shipped = optimum(*read_logits(Path(file)), PAPER.bounds)
+        temperatures["Shipped T"] = shipped.temperature
+        bound_hits.append(shipped.bound_hit)
+    temperatures["MTS"] = fits.early_stopped.temperature
+    temperatures[f"T = {PAPER.start}"] = PAPER.start
+    temperatures["MTS conv."] = fits.converged.temperature
     result = {name: judge(logits, labels, temperature) for name, temperature in temperatures.items()}
     for name, numbers in result.items():
         print(_line(name, numbers))
-    if fits.converged.bound_hit or fits.early_stopped.bound_hit:
+    if any(bound_hits):
         print(f"a fit ended on a bound of {PAPER.bounds}", file=sys.stderr)
     write_json(Path(folder) / "result.json", result)
     with replacing(Path(folder) / "reliability.png") as temporary:
