@@ -39,22 +39,32 @@ def grid(pictures: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     A class is a line where it has several pictures and there are at most 20 classes.
     """
-    classes = np.unique(labels)
-    chosen = np.concatenate([np.flatnonzero(labels == k)[:SHOWN] for k in classes])
-    of_a_class = min(SHOWN, int(np.bincount(labels).max()))
-    if of_a_class > 1 and len(classes) <= ACROSS:
-        across = of_a_class
-    else:
-        whole_classes = ACROSS // of_a_class * of_a_class
-        across = min(whole_classes, math.ceil(len(chosen) / 2))
+    lines = lines_of_grid(labels)
+    across = max(len(line) for line in lines)
     _, height, width, channels = pictures.shape
-    lines = math.ceil(len(chosen) / across)
-    canvas = np.ones((lines * (height + 1) + 1, across * (width + 1) + 1, channels))
-    for i, index in enumerate(chosen):
-        top = i // across * (height + 1) + 1
-        left = i % across * (width + 1) + 1
-        canvas[top : top + height, left : left + width] = pictures[index]
+    canvas = np.ones((len(lines) * (height + 1) + 1, across * (width + 1) + 1, channels))
+    for i, line in enumerate(lines):
+        top = i * (height + 1) + 1
+        for j, index in enumerate(line):
+            left = j * (width + 1) + 1
+            canvas[top : top + height, left : left + width] = pictures[index]
     return canvas
+
+
+def lines_of_grid(labels: np.ndarray) -> list[np.ndarray]:
+    """The positions of the pictures of each line.
+
+    Where labels are soft, classes may have unequal numbers of pictures.
+    """
+    classes = np.unique(labels)
+    by_class = [np.flatnonzero(labels == k)[:SHOWN] for k in classes]
+    of_a_class = max(len(of_class) for of_class in by_class)
+    if of_a_class > 1 and len(classes) <= ACROSS:
+        return by_class
+    chosen = np.concatenate(by_class)
+    whole_classes = ACROSS // of_a_class * of_a_class
+    across = min(whole_classes, math.ceil(len(chosen) / 2))
+    return [chosen[first : first + across] for first in range(0, len(chosen), across)]
 
 
 def picture(name: str, image: np.ndarray, curve: dict[str, list[float]]) -> Figure:
@@ -88,10 +98,12 @@ def read_curve(path: Path) -> dict[str, list[float]]:
 
 
 def draw_row(row: Row) -> None:
-    """Write the picture of a row's set."""
+    """Write the picture of a row's set, or of its first set where it has several."""
     distilled = load_file(row.distilled)
     transform = load_file(row.prepared / "transform.safetensors")
-    image = grid(as_pictures(distilled["images"], transform), distilled["labels"])
+    labels = distilled["labels"]
+    first = distilled.get("set", np.zeros_like(labels)) == 0
+    image = grid(as_pictures(distilled["images"][first], transform), labels[first])
     figure = picture(row.name, image, read_curve(row.curve))
     with replacing(row.picture) as temporary:
         figure.savefig(temporary, dpi=110, metadata={"Software": None})

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from project import ROOT
+from project import ROOT, make_project
 
-from benchmarks import buffer, calibrate, distill, growth, measure, public, repro, table, train
+from benchmarks import buffer, calibrate, distill, growth, mask_order, measure, public, repro, table, train
 from benchmarks.measure import distance
+from stages.runtime.errors import UserError
 from stages.runtime.files import write_json
+from stages.settings.project import read_yaml
 
 # The plain ways and ours
 
@@ -150,6 +152,78 @@ def test_public_code_that_is_not_there_is_left_out(tmp_path, monkeypatch, capsys
     public.main(str(tmp_path))
     assert capsys.readouterr().err.count("left out, there is no ") == len(public.CASES)
     assert not list(tmp_path.iterdir())
+
+
+# The order of mask and augmentation
+
+
+def test_the_two_rows_differ_in_the_order_alone(tmp_path):
+    plan = mask_order.plan_of("--mdt", "0.2")
+    assert plan == mask_order.Plan("digits-mtt-ipc10-mdt", 0.2, 3, 5)
+    mask_order.project_of(plan, 7, tmp_path / "project", Path("stages").resolve())
+    suite = read_yaml(tmp_path / "project/suites/digits.yaml")
+    before, after = suite["runs"]["before"], suite["runs"]["after"]
+    assert not before["distill"].pop("mask_after_augmentation")
+    assert after["distill"].pop("mask_after_augmentation")
+    assert before == after == read_yaml(Path("suites/digits.yaml"))["runs"][plan.row] | {"mdt": 0.2}
+    assert (list(suite["datasets"]), list(suite["buffers"])) == (["digits"], ["digits"])
+    params = read_yaml(tmp_path / "project/params.yaml")
+    assert (params["seed"], params["train"]["repeats"]) == (7, 5)
+
+
+def test_a_row_without_a_mask_needs_a_ratio():
+    with pytest.raises(UserError, match="digits-mtt-ipc10 has no mask; .* --mdt 0.1"):
+        mask_order.plan_of("--row", "digits-mtt-ipc10")
+
+
+def test_the_orders_are_compared_in_pairs():
+    accuracies = {"before": [[90, 92], [80, 84]], "after": [[91, 93], [83, 87]]}
+    networks = []
+    for order, by_seed in accuracies.items():
+        for seed, of_seed in enumerate(by_seed):
+            shares = {"accuracy": [value / 100 for value in of_seed], "ece": [0.1, 0.2]}
+            networks += mask_order.scores_of({"raw": shares, "mts": shares}, seed, order)
+    accuracy, raw, _ = mask_order.differences(networks)
+    assert (accuracy["before"], accuracy["after"]) == (pytest.approx(86.5), pytest.approx(88.5))
+    assert accuracy["by_seed"] == pytest.approx([1, 3])
+    assert accuracy["difference"] == pytest.approx(2)
+    assert accuracy["standard_error"] == pytest.approx(1)  # of 1 and 3: a deviation of sqrt(2), by sqrt(2)
+    assert accuracy["standard_error_of_pairs"] == pytest.approx(np.sqrt(4 / 3) / 2)  # of 1, 1, 3, 3
+    assert raw["difference"] == raw["standard_error"] == 0
+    single = mask_order.differences([network for network in networks if network["seed"] == 0])[0]
+    assert single["standard_error"] is None
+    assert single["standard_error_of_pairs"] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_stages_make_a_row_in_both_orders(tmp_path, monkeypatch, capsys):
+    make_project(tmp_path)
+    (tmp_path / "stages").symlink_to(ROOT / "stages")
+    suite = tmp_path / "suites/shapes.yaml"
+    absolute = f"source: {tmp_path / 'pictures'}"  # the stages work in another folder
+    suite.write_text(suite.read_text().replace("source: pictures", absolute))
+    monkeypatch.chdir(tmp_path)
+    write_json(
+        tmp_path / "reports/benchmarks/mask_order.json",
+        {"rows": {"another": {"settings": {}, "differences": []}}},
+    )
+    mask_order.main("--row", "shapes-mtt-ipc2", "--mdt", "0.3", "--seeds", "1", "--repeats", "2")
+    rows = json.loads((tmp_path / "reports/benchmarks/mask_order.json").read_text())["rows"]
+    assert list(rows) == ["another", "shapes-mtt-ipc2"]
+    networks = rows["shapes-mtt-ipc2"]["networks"]
+    made = [(network["order"], network["network"]) for network in networks]
+    assert made == [("before", 0), ("before", 1), ("after", 0), ("after", 1)]
+    assert all(0 <= network[score] <= 100 for network in networks for score in mask_order.SCORES)
+    assert networks[0]["ece_raw"] != networks[2]["ece_raw"]
+    assert "| `shapes-mtt-ipc2` | 1 | 2 | accuracy |" in capsys.readouterr().out
+
+
+def test_the_committed_differences_are_those_of_the_committed_networks():
+    rows = json.loads(Path("reports/benchmarks/mask_order.json").read_text())["rows"]
+    for of_row in rows.values():
+        settings = of_row["settings"]
+        assert len(of_row["networks"]) == 2 * settings["seeds"] * settings["repeats"]
+        assert mask_order.differences(of_row["networks"]) == of_row["differences"]
+    assert mask_order.table(rows) in (ROOT / "benchmarks/README.md").read_text()
 
 
 # The whole pipeline

@@ -1,16 +1,26 @@
-"""Metrics computed by hand, and temperatures that are known."""
+"""Metrics computed by hand, temperatures that are known, and the stages from networks to scores."""
+
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from project import PARAMS, make_project, row, run, suite
+from safetensors.numpy import load_file
 from scipy.optimize import minimize_scalar
 
+from stages.calibrators import mts_holdout, ts
 from stages.calibrators.early_stopped import early_stopped, lbfgs_path, within
 from stages.calibrators.fitting import Fitting
 from stages.calibrators.optimum import optimum
+from stages.images.prepared import LabelledImages
 from stages.metrics.ece import ece, reliability
 from stages.metrics.scores import accuracy, brier, confidence_gap, log_softmax, nll
+from stages.runtime.files import read_about
 from stages.settings.calibrate import CalibrateSettings
+from stages.settings.rows import Row
 
 BOUNDS = (0.05, 20.0)
 SETTINGS = CalibrateSettings(start=1.5, lr=0.02, max_iter=50, share=0.1, bounds=list(BOUNDS))
@@ -187,3 +197,107 @@ def test_a_long_path_contains_the_shorter_runs():
 def test_the_name_of_fitting_logits_is_short():
     assert Fitting("mts", 0.30000000000000004, 0.1).key == "mts/0.3/0.1"
     assert Fitting("ts", 0.0, 0.1).key == "ts/0/0.1"
+
+
+def some_images() -> LabelledImages:
+    """Four images of each of three classes; no pixel is zero."""
+    images = 1 + torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    return LabelledImages(images, torch.arange(3).repeat_interleave(4), 3)
+
+
+def test_mts_held_out_masks_the_images_that_ts_holds_out():
+    plain, labels = ts.fitting_images(some_images(), 0.5, 0.0, 0, 1)
+    masked, masked_labels = mts_holdout.fitting_images(some_images(), 0.5, 0.5, 0, 1)
+    assert torch.equal(labels, masked_labels)
+    zero = masked == 0
+    assert 0.3 < zero.float().mean() < 0.7
+    assert torch.equal(masked[~zero], plain[~zero])
+    again, _ = mts_holdout.fitting_images(some_images(), 0.5, 0.5, 0, 1)
+    assert torch.equal(masked, again), "the mask is a function of the seed and the repeat"
+
+
+def test_mts_held_out_is_ts_at_mask_ratio_zero():
+    """Appendix B.3 of the paper."""
+    for ours, theirs in zip(
+        mts_holdout.fitting_images(some_images(), 0.5, 0.0, 0, 1),
+        ts.fitting_images(some_images(), 0.5, 0.0, 0, 1),
+    ):
+        assert torch.equal(ours, theirs)
+
+
+# ---- the stages ----
+
+
+MADE = {
+    "full": row(backbone="full", ipc=None, epochs=1, reads="nothing", distill={}, lr=0.05),
+    "single": row(backbone="random", ipc=1, epochs=1, reads="nothing", distill={"sets": 3}, lr=0.05),
+    "several": row(backbone="random", ipc=2, epochs=1, reads="nothing", distill={"sets": 1}, lr=0.02),
+}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """Three rows of real images with their temperatures and scores; `full` has a mask ratio of zero."""
+    runs = MADE | {"full": MADE["full"] | {"mask_ratio": 0}}
+    values = suite() | {"runs": runs, "architectures": {}, "svd": {}, "features": {}}
+    train = PARAMS["train"] | {"losses": ["cross_entropy"]}
+    params = PARAMS | {"train": train, "evaluate": {"bins": 10, "resamples": 2}}
+    folder = make_project(tmp_path_factory.mktemp("calibrated"), params, {"shapes": values})
+    start = Path.cwd()
+    os.chdir(folder)
+    run("prepare", "shapes")
+    for stage in ("distill", "train"):
+        for name in runs:
+            run(stage, name)
+    for stage in ("masked", "calibrate", "evaluate"):
+        run(stage)
+    os.chdir(start)
+    return folder
+
+
+@pytest.fixture
+def here(built, monkeypatch) -> None:
+    monkeypatch.chdir(built)
+
+
+def results(name: str) -> dict:
+    return json.loads(Row(name).results.read_text())
+
+
+@pytest.mark.usefixtures("here")
+def test_mts_is_also_fitted_on_held_out_images_where_ts_exists():
+    for name in ("full", "several"):
+        fits = json.loads(Row(name).temperatures.read_text())["methods"]
+        assert list(fits) == ["ts", "mts", "mts_holdout"]
+        assert fits["mts_holdout"]["networks"] == fits["ts"]["networks"] == "holdout"
+    assert list(json.loads(Row("single").temperatures.read_text())["methods"]) == ["mts"]
+    of_full = results("full")["methods"]
+    assert of_full["mts_holdout"]["temperature"] == of_full["ts"]["temperature"], "the mask ratio is 0"
+    assert of_full["mts_holdout"]["accuracy"] == of_full["ts"]["accuracy"]
+    assert of_full["mts_holdout_converged"]["ece"] == of_full["ts_converged"]["ece"]
+    of_several = results("several")["methods"]
+    assert of_several["mts_holdout"]["temperature"] != of_several["ts"]["temperature"]
+    metrics = json.loads(Row("several").metrics.read_text())
+    assert metrics["ece_mts_holdout"] == pytest.approx(
+        100 * np.mean(of_several["mts_holdout"]["ece"]), abs=1e-3
+    )
+
+
+@pytest.mark.usefixtures("here")
+def test_held_out_images_are_masked_at_every_ratio_that_mts_is_tried_at():
+    logits = load_file(Row("several").fitting_logits)
+    for ratio in (0.0, 0.3, 0.8):
+        assert {Fitting("mts", ratio, 0.1).key, Fitting("mts_holdout", ratio, 0.1).key} <= logits.keys()
+    assert np.array_equal(logits["mts_holdout/0/0.1"], logits["ts/0/0.1"])
+
+
+@pytest.mark.usefixtures("here")
+def test_results_say_which_step_size_and_how_many_sets_their_networks_have():
+    """There are two repeats, so of three sets two are used."""
+    expected = {"full": (0.05, 1), "single": (0.05, 2), "several": (0.02, 1)}
+    for name, pair in expected.items():
+        of_row = results(name)
+        assert (of_row["step_size"], of_row["sets"]) == pair
+        about = read_about(Row(name).weights)
+        assert (about["step_size"], about["sets"]) == pair
+        assert about["row"]["lr"] == MADE[name]["lr"], "the settings are still there"

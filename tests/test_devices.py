@@ -47,6 +47,8 @@ def test_no_stage_mixes_devices(pretend, whitening, tmp_path, monkeypatch):
     values["runs"] = rows()
     values["features"] = {"shapes-mtt-ipc2": values["features"]["shapes-mtt-ipc2"]}
     values["svd"] = {"shapes-mtt-ipc2": values["svd"]["shapes-mtt-ipc2"] | {"epochs": 1}}
+    named = {"suite": "shapes", "dataset": "shapes"}
+    values["reach"] = {"shapes-mtt-ipc2": named, "shapes-random": named}
     monkeypatch.chdir(
         make_project(tmp_path, PARAMS | {"train": PARAMS["train"] | GROUPS}, {"shapes": values})
     )
@@ -60,5 +62,5 @@ def test_no_stage_mixes_devices(pretend, whitening, tmp_path, monkeypatch):
         for name in values["runs"]:
             run("distill", name)
             run("train", name)
-        for stage in ("masked", "svd", "features", "architectures"):
+        for stage in ("temperature", "masked", "svd", "features", "architectures", "reach", "choices"):
             run(stage)

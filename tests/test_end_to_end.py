@@ -13,7 +13,8 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file, save_file
 
 from stages.calibrators.fitting import Fitting
-from stages.images.prepared import load_set, load_split, load_transform
+from stages.images.distilled import load_set
+from stages.images.prepared import load_split, load_transform
 from stages.runtime.errors import UserError
 from stages.settings.rows import Row
 from stages.svd import dropped
@@ -71,7 +72,7 @@ def test_every_row_gets_to_the_tables():
         line = next(line for line in text.splitlines() if line.startswith(f"| {name} "))
         assert "missing" not in line
     one_a_class = next(line for line in text.splitlines() if line.startswith("| shapes-random-ipc1 "))
-    assert one_a_class.split("|")[4].strip() == "-", "TS does not exist at one image a class"
+    assert one_a_class.split("|")[5].strip() == "-", "TS does not exist at one image a class"
 
 
 def test_checkpoints_are_gone_when_the_work_is_done():
@@ -121,7 +122,9 @@ def test_rows_that_ran_elsewhere_are_in_the_tables(copy):
     table5 = Path("reports/tables/table5.md").read_text()
     ours = next(line for line in table5.splitlines() if line.startswith(f"| {name} "))
     assert ours.replace(name, "made") in table5
-    assert "| made | 1.5 | 50 |" in text and "not by this run: `made`." in text and "`far/README.md`" in text
+    assert (
+        "| made § | 1.5 | 50 |" in text and "not by this run: `made`." in text and "`far/README.md`" in text
+    )
     assert 'id="row-made"' in page and "far/README.md" in page
     for other in ("older", "unknown", "large", "to-do"):
         assert f"| {other} " not in text
@@ -130,7 +133,7 @@ def test_rows_that_ran_elsewhere_are_in_the_tables(copy):
 def test_a_suite_of_one_row_without_analyses_builds_every_report(tmp_path, monkeypatch):
     values = suite()
     one = {"shapes-random-ipc1": values["runs"]["shapes-random-ipc1"]}
-    values |= {"buffers": {}, "runs": one, "architectures": {}, "svd": {}, "features": {}}
+    values = {"datasets": values["datasets"], "buffers": {}, "runs": one}
     monkeypatch.chdir(make_project(tmp_path, suites={"shapes": values}))
     run_all(values)
     assert "shapes-random-ipc1" in Path("reports/tables/table5.md").read_text()
@@ -219,7 +222,7 @@ def test_another_mask_ratio_changes_mts_and_nothing_else(copy):
     assert after["methods"]["ts"] == before["ts"] and after["methods"]["mts"] != before["mts"]
     for name in ROWS:
         for method, scores in methods(name).items():
-            if method not in ("mts", "mts_converged"):
+            if not method.startswith("mts"):
                 assert scores == former[name][method]
 
 
@@ -248,7 +251,12 @@ def test_one_more_mask_ratio_costs_that_ratio(copy, monkeypatch):
     run("masked", NAME)
     after = load_arrays(Row(NAME).fitting_logits)
     assert all(np.array_equal(before[key], after[key]) for key in before)
-    assert after.keys() - before.keys() == {"mts/0.5/0.1", "mts/0.5/0.1.labels"}
+    assert after.keys() - before.keys() == {
+        "mts/0.5/0.1",
+        "mts/0.5/0.1.labels",
+        "mts_holdout/0.5/0.1",
+        "mts_holdout/0.5/0.1.labels",
+    }
     shutil.copy(Row("shapes-mtt-ipc2-mdt").weights, Row(NAME).weights)
     run("masked", NAME)
     assert asked == [{0.5}, {0, 0.3, 0.5, 0.8}]
@@ -336,13 +344,16 @@ def test_dropping_singular_values_is_numpys():
     for count in (0, 1, 5, 12):
         rest = s * (np.arange(12) >= count)
         assert np.allclose(dropped(images, count).flatten(1).numpy(), u * rest @ v, atol=1e-5)
-    assert dropped(images, 0) is images
 
 
-def test_singular_values_are_numpys_of_the_distilled_images():
-    result = json.loads(Row(NAME).singular_values.read_text())
-    images = load_arrays(Row(NAME).distilled)["images"]
-    values = np.linalg.svd(images.reshape(6, -1), compute_uv=False)
+def test_singular_values_are_numpys_of_the_distilled_images_as_standardised_pixels():
+    one = Row(NAME)
+    result = json.loads(one.singular_values.read_text())
+    images = torch.from_numpy(load_arrays(one.distilled)["images"])
+    pixels = load_transform(one.prepared).backward(images).numpy()
+    real = load_arrays(one.prepared / "train.safetensors")["images"] / 255
+    standardised = (pixels - real.mean((0, 2, 3))[:, None, None]) / real.std((0, 2, 3))[:, None, None]
+    values = np.linalg.svd(standardised.reshape(6, -1), compute_uv=False)
     assert np.allclose(result["singular_values"], values, rtol=1e-4)
     points = [(point["share"], point["count"], len(point["accuracy"])) for point in result["dropped"]]
     assert points == [(0, 0, 2), (0.2, 1, 2)]
@@ -358,7 +369,13 @@ def test_features_are_of_the_networks_and_images_that_they_name():
     features, logits = load_arrays(one.features), load_arrays(one.logits)
     assert np.allclose(features["inside.max_logit"], logits["cross_entropy"].max(2))
     assert features["outside.max_probability"].shape == (2, 30)
+    network = flat_convnet(one.network, load_split(one.prepared, "test"), torch.device("cpu"))
+    own = load_set(one.distilled, one.prepared).data.images
+    weights = load_file(one.weights)["cross_entropy"]
+    largest = torch.stack([network(theta, own).detach().amax(1) for theta in weights])
+    assert np.allclose(features["own.max_logit"], largest, atol=1e-5)
     assert features["masked.0.3.max_logit"].shape == (2, 6)
+    assert load_arrays(Row("shapes-full").features)["own.max_logit"].shape == (2, 60)
     maps = {f"tsne.{loss}.block {k}" for loss in ("cross_entropy", "mixup") for k in (1, 2)}
     assert {key for key in features if key.startswith("tsne")} == {"tsne.labels", *maps}
     assert features["tsne.mixup.block 2"].shape == (24, 2)
@@ -450,13 +467,17 @@ def test_a_learned_step_size_has_to_be_there(copy):
     runs = suite()["runs"]
     runs["shapes-random-ipc1"]["lr"] = "learned"
     change_suite(runs=runs)
-    with pytest.raises(UserError, match="lr: 'learned', but the distilled set has no step size of its own"):
+    with pytest.raises(
+        UserError, match="lr: 'learned', but the distilled set has no such step size of its own"
+    ):
         run("train", "shapes-random-ipc1")
 
 
 def test_a_set_says_what_it_was_made_with():
     one, full = Row(NAME), Row("shapes-full")
-    data, step_size = load_set(one.distilled, one.prepared)
-    assert data.images.shape == (6, 3, 8, 8) and data.labels.tolist() == [0, 0, 1, 1, 2, 2] and step_size > 0
-    images, _ = load_set(full.distilled, full.prepared)
-    assert len(images.images) == 20 * len(CLASSES)
+    distilled = load_set(one.distilled, one.prepared)
+    assert distilled.data.images.shape == (6, 3, 8, 8)
+    assert distilled.data.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert distilled.step_size > 0 and distilled.sets == 1
+    assert distilled.teacher_step_size == pytest.approx(MTT["lr_teacher"])
+    assert len(load_set(full.distilled, full.prepared).data.images) == 20 * len(CLASSES)

@@ -29,13 +29,16 @@ from stages.tools.lent_results import write_arrays
 from stages.tools.lent_stages import Stage, is_done, plan
 
 NAME = "shapes-mtt-ipc2"
-SLOW = ["prepare@shapes", "buffer@shapes", f"distill@{NAME}", f"train@{NAME}"]
-QUICK = [f"{kind}@{NAME}" for kind in ("masked", "calibrate", "evaluate", "ablate")]
+SLOW = ["prepare@shapes", "buffer@shapes", f"distill@{NAME}", f"train@{NAME}", f"temperature@{NAME}"]
+QUICK = [f"{kind}@{NAME}" for kind in ("masked", "calibrate", "evaluate", "ablate", "choices", "reach")]
 FILES = [
     f"data/distill/{NAME}/set.safetensors",
     f"data/calibrate/{NAME}.json",
     f"data/evaluate/{NAME}.json",
     f"data/ablate/{NAME}.json",
+    f"data/choices/{NAME}.json",
+    f"data/temperature/{NAME}.json",
+    f"data/reach/{NAME}.json",
     f"reports/metrics/{NAME}.json",
 ]
 PROGRAM = [sys.executable, "-m", "stages.tools.lent", NAME, "--out", "results"]
@@ -159,7 +162,14 @@ def test_the_results_are_six_small_files(killed):
     evaluated = json.loads((folder / f"data/evaluate/{NAME}.json").read_text())
     metrics = json.loads((folder / "results/metrics.json").read_text())
     assert metrics["rows"][NAME]["evaluate"] == evaluated
-    assert metrics["rows"][NAME].keys() == {"calibrate", "evaluate", "ablate"}
+    assert metrics["rows"][NAME].keys() == {
+        "temperature",
+        "calibrate",
+        "evaluate",
+        "ablate",
+        "choices",
+        "reach",
+    }
     assert metrics["left_out"] == []
     mean = 100 * np.mean(evaluated["methods"]["mts"]["ece"])
     assert f"| {mean:.2f} ± " in (folder / "results/tables.md").read_text()

@@ -193,6 +193,15 @@ def test_every_number_of_a_row_is_a_link_and_nothing_else_is(sample):
     assert cells == ["12.34 ± 5.67"] * 20 + ["-1.5", "oracle 2.5"]
 
 
+def test_a_row_with_a_mark_links_to_its_section(sample):
+    marked = pd.DataFrame([{"Row": "b ‡§", "ECE": "2.5"}, {"Row": "# worse (1)", "ECE": "1"}])
+    tables = {"table1": Table("Table 1: marked", marked, pd.DataFrame(), [])}
+    structure = Structure(page(sample._replace(tables=tables, figures={})))
+    linked = [text for path, text in structure.texts if path[-2:] in (("th", "a"), ("td", "a"))]
+    assert linked == ["b ‡§", "2.5"]
+    assert structure.links.count("#table1") == 1 + 1, "the contents, and back from the row"
+
+
 def test_rows_and_tables_link_to_each_other(sample):
     links = [unquote(link) for link in Structure(page(sample)).links]
     assert links.count(f"#row-{ODD}") == 1 + 20 + 1, "the name, its numbers, the list of rows"

@@ -110,8 +110,8 @@ def test_an_edit_re_runs_the_stages_that_import_it_and_no_others(tmp_path):
     unrolled = {f"distill/{backbone}" for backbone in ("mtt", "rtp", "dc", "dsa")}
     assert changed("stages/distillation/unroll.py") - {"check"} == unrolled
     assert changed("stages/reporting/page.py") == {"report"}
-    assert changed("stages/losses/focal.py") == {"train"}
-    assert changed("stages/calibrators/early_stopped.py") == {"calibrate", "ablate"}
+    assert changed("stages/losses/focal.py") == {"train", "choices"}
+    assert changed("stages/calibrators/early_stopped.py") == {"calibrate", "ablate", "choices"}
     everything = changed("stages/runtime/errors.py")
     assert STAGES.keys() - set(WITHOUT_CODE) - everything == {"distill"} and "distill/dc" in everything
 
@@ -142,6 +142,41 @@ def with_other_params(folder: Path) -> set[str]:
             if any(path.endswith(".yaml") and state != "deleted" for path, state in states.items()):
                 names.add(stage)
     return names
+
+
+def affected_by(section: str) -> set[str]:
+    """The stages that depend on a key of this section of params.yaml, and all stages that follow them."""
+    affected = set()
+    for stage in STAGES:
+        keys = [entry for entry in body(stage).get("params", []) if isinstance(entry, str)]
+        if any(key.split(".")[0] == section for key in keys):
+            affected.add(stage)
+    while True:
+        outputs = [folder for stage in affected for folder in outs(stage)]
+        following = {stage for stage in STAGES if any(needs(stage, folder) for folder in outputs)}
+        if following <= affected:
+            return affected
+        affected |= following
+
+
+def outs(stage: str) -> list[str]:
+    """The outputs of a stage, up to what differs from one of its entries to the next."""
+    entries = [*body(stage).get("outs", []), *body(stage).get("metrics", [])]
+    paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+    return [path.split("/${")[0] for path in paths]
+
+
+def needs(stage: str, folder: str) -> bool:
+    return any(path == folder or path.startswith(f"{folder}/") for path in body(stage)["deps"])
+
+
+def test_a_change_of_the_shipped_temperatures_settings_makes_no_set_and_no_network_again():
+    """It re-runs the stage `temperature` and what shows it."""
+    affected = affected_by("temperature")
+    assert {"temperature", "architectures", "report"} <= affected
+    kept = {"prepare", "buffer", "distill", "train", "masked", "calibrate", "svd", "features"}
+    assert not affected & kept
+    assert {"train", "masked", "evaluate", "report"} <= affected_by("train"), "the same search finds these"
 
 
 # Which settings stages read
@@ -268,7 +303,7 @@ def names_of_test_data(modules_reached: set[Path]) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("stage", ["buffer", "distill", "masked", "calibrate"])
+@pytest.mark.parametrize("stage", ["buffer", "distill", "masked", "calibrate", "temperature"])
 def test_what_makes_sets_networks_and_temperatures_names_no_test_data(stage):
     reached = closure({stage_file(stage)} | modules("backbones") | modules("calibrators"))
     assert len(reached) > 30 and not names_of_test_data(reached)

@@ -9,12 +9,11 @@ from project import make_project, suite, write_yaml
 from safetensors.numpy import save_file
 
 from stages import pictures
-from stages.analyses import label_of, masked_logits, suite_figures
+from stages.analyses import masked_logits, suite_figures
 from stages.pictures import as_pictures, grid
-from stages.report import calibration_figures, plain_mtt, report, row_of_figure1
+from stages.report import calibration_figures, report
 from stages.runtime.files import write_json
 from stages.settings.rows import Row, listed_rows
-from stages.settings.tables import TableKeys
 
 NAMES = ("shapes-mtt-ipc2", "shapes-random-ipc1")
 
@@ -110,25 +109,6 @@ def test_a_grid_of_many_classes_has_twenty_pictures_a_line():
     assert image.shape == (10 * 3 + 1, 20 * 3 + 1, 1)
 
 
-def keys(**changes) -> TableKeys:
-    values = {"suite": "s", "dataset": "s", "backbone": "mtt", "ipc": 10, "reads": "nothing", "mdt": 0.0}
-    return TableKeys(**values | changes)
-
-
-def test_figure1_is_of_the_plain_mtt_row_with_the_most_images_per_class():
-    rows = {
-        "full": keys(backbone="full", ipc=None),
-        "mtt-ipc1": keys(ipc=1),
-        "mtt-ipc10": keys(),
-        "mtt-ipc50-mdt": keys(ipc=50, mdt=0.1),
-        "dc-ipc50": keys(backbone="dc", ipc=50),
-    }
-    assert plain_mtt(rows) == {1: "mtt-ipc1", 10: "mtt-ipc10"}
-    assert row_of_figure1(rows) == "mtt-ipc10"
-    without = {name: row for name, row in rows.items() if row.backbone != "mtt"}
-    assert row_of_figure1(without) == "full"
-
-
 def evaluated() -> dict:
     """What `evaluate` writes of Raw, as far as Figures 1 and 10 and the tables read it."""
     shares = ("accuracy", "ece", "ece_15", "adaptive_ece", "classwise_ece", "smooth_ece")
@@ -156,7 +136,7 @@ def test_figure10_needs_mtt_rows_of_several_numbers_of_images(project):
 def test_a_report_without_results_says_what_is_missing(project):
     report()
     table = Path("reports/tables/table7.md").read_text()
-    assert "| shapes-full | missing |" in table
+    assert "| shapes-full | 0.05 | missing |" in table
     assert Path("reports/index.html").exists()
     assert [path.name for path in Path("reports/figures/calibration").iterdir()] == ["drawn.json"]
     assert suite_figures(Path("suites/shapes.yaml")) == {}
@@ -183,15 +163,50 @@ def test_a_report_draws_and_shows_figure1_and_the_pictures(project):
     assert f"(figures/calibration/figure1-{NAMES[0]}.svg)" in readme
     page = Path("reports/index.html").read_text()
     assert f'alt="Images of {NAMES[0]}"' in page
-    assert "| shapes-mtt-ipc2 | 37.50 ± 17.68 |" in Path("reports/tables/table1.md").read_text()
+    assert "| shapes-mtt-ipc2 | learned | 37.50 ± 17.68 |" in Path("reports/tables/table1.md").read_text()
 
 
-def test_legends_name_the_images_per_class_where_rows_differ_in_them():
-    ten, fifty, masked = keys(), keys(ipc=50), keys(mdt=0.1)
-    assert label_of(ten, [ten, masked]) == "MTT"
-    assert label_of(ten, [ten, fifty]) == "MTT, 10 per class"
-    assert label_of(masked, [ten, masked]) == "MTT with MDT"
-    assert label_of(keys(mdt=[0, 0.1]), []) == "MTT with MDT_ds"
+def tables_with(name: str) -> list[str]:
+    """The tables that have a line for a row, which may have a mark behind its name."""
+    files = Path("reports/tables").glob("*.md")
+    return sorted(file.stem for file in files if f"| {name} " in file.read_text())
+
+
+def test_a_quick_row_is_in_no_table_but_its_own(project):
+    values = suite()
+    for kind in ("runs", "architectures", "features"):
+        values[kind]["shapes-quick"] = dict(values[kind][NAMES[0]])
+    values["runs"]["shapes-quick"]["budget"] = "quick"
+    write_yaml(Path("suites/shapes.yaml"), values)
+    for name in ("shapes-quick", NAMES[0]):
+        write_json(Row(name).results, evaluated() | {"step_size": 0.02, "sets": 1})
+    report()
+    assert tables_with("shapes-quick") == ["quick"]
+    assert {"table1", "table4", "starts", "outside", "architectures", "scores"} <= set(tables_with(NAMES[0]))
+    shown = Path("reports/tables/quick.md").read_text()
+    assert shown.startswith("**Quick rows: no results**")
+    assert "| shapes-quick | learned 0.02 | 37.50 ± 17.68 | 37.50 ± 17.68 | - |" in shown
+    headings = [line for line in Path("reports/README.md").read_text().splitlines() if line[:3] == "## "]
+    assert headings[-2:] == ["## Quick rows: no results", "## Figures"]
+
+
+def test_a_report_without_quick_rows_has_no_table_for_them(project):
+    report()
+    assert not Path("reports/tables/quick.md").exists()
+
+
+def test_a_reduced_row_is_marked_in_every_table_and_its_numbers_are_links(project):
+    values = suite()
+    values["runs"][NAMES[0]] |= {"budget": "reduced", "budget_note": "2 experts instead of 100"}
+    write_yaml(Path("suites/shapes.yaml"), values)
+    report()
+    for name in tables_with(NAMES[0]):
+        text = Path(f"reports/tables/{name}.md").read_text()
+        assert f"| {NAMES[0]} ‡ |" in text
+        assert f"- ‡ reduced budget, `{NAMES[0]}`: 2 experts instead of 100." in text
+    assert rf"{NAMES[0]} $^\ddagger$ &" in Path("reports/tables/table1.tex").read_text()
+    page = Path("reports/index.html").read_text()
+    assert f'<a href="#row-{NAMES[0]}">{NAMES[0]} ‡</a>' in page
 
 
 def test_masked_logits_are_in_the_order_of_their_ratios():

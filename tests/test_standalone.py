@@ -1,4 +1,4 @@
-"""MTS without the pipeline: what the READMEs show, on a plain network of PyTorch."""
+"""Calibration without the pipeline: what the READMEs show, on a plain network of PyTorch."""
 
 import json
 import re
@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from stages.calibrators.early_stopped import early_stopped
+from stages.calibrators.optimum import optimum
 from stages.runtime.errors import UserError
 from stages.settings.calibrate import CalibrateSettings
 from stages.settings.project import read_yaml
@@ -23,6 +24,7 @@ from stages.tools.standalone import (
     PAPER,
     calibrated,
     fit_mts,
+    fit_shipped,
     fit_temperatures,
     judge,
     predict,
@@ -38,25 +40,37 @@ def indented_block(readme: str, words: str) -> str:
     return textwrap.dedent(block)
 
 
-@pytest.fixture(scope="module")
-def mine() -> dict:
-    """A network that has learned 40 noisy images of 4 classes by heart, under the READMEs' names."""
-    torch.manual_seed(0)
-    centres = torch.randn(4, 3, 8, 8)
-    labels = torch.arange(40) % 4
-    test_labels = torch.arange(400) % 4
-    images = centres[labels] + 2 * torch.randn(40, 3, 8, 8)
-    test_images = centres[test_labels] + 2 * torch.randn(400, 3, 8, 8)
+def network_by_heart(images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
+    """A network that has learned some images by heart."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 4))
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(200):
         optimiser.zero_grad()
         nn.functional.cross_entropy(model(images), labels).backward()
         optimiser.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def mine() -> dict:
+    """A network that has learned 40 noisy images of 4 classes, and further images, under the READMEs' names.
+
+    `others` are three more networks on the same images.
+    """
+    torch.manual_seed(0)
+    centres = 0.3 * torch.randn(4, 3, 8, 8)
+    labels = torch.arange(40) % 4
+    real_labels = torch.arange(200) % 4
+    test_labels = torch.arange(400) % 4
+    images = centres[labels] + 2 * torch.randn(40, 3, 8, 8)
+    test_images = centres[test_labels] + 2 * torch.randn(400, 3, 8, 8)
     return {
-        "model": model.eval(),
+        "model": network_by_heart(images, labels),
+        "others": [network_by_heart(images, labels) for _ in range(3)],
         "images": images,
         "labels": labels,
+        "real_images": centres[real_labels] + 2 * torch.randn(200, 3, 8, 8),
+        "real_labels": real_labels,
         "test_images": test_images,
         "test_labels": test_labels.numpy(),
     }
@@ -93,6 +107,29 @@ def test_the_fit_is_the_pipelines(mine):
     assert fit.converged.bound_hit, "all images are right, so the optimum is at T -> 0"
 
 
+def test_the_shipped_temperature_is_the_optimum_of_all_networks(mine):
+    images, labels = mine["real_images"], mine["real_labels"]
+    fit = fit_shipped(mine["others"], images, labels)
+    logits = np.concatenate([predict(model, images) for model in mine["others"]])
+    assert fit == optimum(logits, np.tile(labels.numpy(), 3), PAPER.bounds)
+    functions = [lambda batch, model=model: model(batch) for model in mine["others"]]
+    assert fit_shipped(functions, images, labels) == fit
+
+
+def test_a_network_alone_is_no_list_of_layers(mine):
+    images, labels = mine["real_images"], mine["real_labels"]
+    assert fit_shipped(mine["model"], images, labels) == fit_shipped([mine["model"]], images, labels)
+
+
+def test_the_shipped_temperature_suits_a_network_that_it_was_not_fitted_to(mine):
+    """From three networks and 200 real images it is nearly as good as one fitted on the test labels."""
+    fit = fit_shipped(mine["others"], mine["real_images"], mine["real_labels"])
+    logits, labels = predict(mine["model"], mine["test_images"]), mine["test_labels"]
+    oracle = optimum(logits, labels, PAPER.bounds)
+    raw, shipped, best = (judge(logits, labels, t)["nll"] for t in (1.0, fit.temperature, oracle.temperature))
+    assert best <= shipped < best + 0.1 * (raw - best)
+
+
 def test_another_seed_masks_other_elements(mine):
     fits = [fit_mts(mine["model"], mine["images"], mine["labels"], 0.5, seed) for seed in (1, 2)]
     assert fits[0] != fits[1]
@@ -104,23 +141,31 @@ def test_the_settings_are_the_pipelines():
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
-def test_the_command_of_the_readme_runs(ending, tmp_path):
+@pytest.mark.parametrize("has_real", [True, False])
+def test_the_command_of_the_readme_runs(ending, has_real, tmp_path):
     rng = np.random.default_rng(0)
-    for name, count in (("fitting", 30), ("test", 200)):
+    for name, count in (("fitting", 30), ("test", 200), ("real", 100)):
         logits = rng.normal(size=(count, 4)).astype(np.float32) * 3
         values = {"logits": logits, "labels": rng.integers(0, 4, count)}
         np.savez(tmp_path / f"{name}.npz", **values)
         save_file(values, tmp_path / f"{name}.safetensors")
     command = indented_block("stages/tools/README.md", "python -m stages.tools.standalone")
-    _, *options, fitting, test, folder = command.replace("npz", ending).split()
-    paths = [str(tmp_path / name) for name in (fitting, test, folder)]
+    _, *options, fitting, test, folder, real = command.replace("npz", ending).split()
+    files = (fitting, test, folder, real) if has_real else (fitting, test, folder)
+    paths = [str(tmp_path / name) for name in files]
     run = subprocess.run([sys.executable, *options, *paths], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "MTS" in run.stdout
     result = json.loads((tmp_path / "results" / "result.json").read_text())
+    shipped = ["Shipped T"] if has_real else []
+    assert list(result) == ["Raw", *shipped, "MTS", "T = 1.5", "MTS conv."]
+    for name in result:
+        assert f"{name} " in run.stdout
     fit = fit_temperatures(*read_logits(tmp_path / f"fitting.{ending}"))
     logits, labels = read_logits(tmp_path / f"test.{ending}")
     assert result["MTS conv."] == judge(logits, labels, fit.converged.temperature)
+    if has_real:
+        best = optimum(*read_logits(tmp_path / f"real.{ending}"), PAPER.bounds)
+        assert result["Shipped T"] == judge(logits, labels, best.temperature)
     assert (tmp_path / "results" / "reliability.png").exists()
 
 

@@ -16,11 +16,12 @@ __all__ = [
     "SCORES",
     "Results",
     "Table",
+    "lr_and_step_size",
     "mean_std",
     "means",
     "pair",
     "percent",
-    "worse_than_raw",
+    "step_size",
 ]
 
 METHODS = {
@@ -29,12 +30,18 @@ METHODS = {
     "mixup": "Mixup",
     "label_smoothing": "LS",
     "focal": "Focal",
+    "focal_detached": "Focal, p detached",
     "mts": "MTS",
+    "mts_holdout": "MTS, held out",
+    "shipped": "Shipped T",
     "fixed": "T = {start:g}",
     "ts_converged": "TS conv.",
     "mts_converged": "MTS conv.",
+    "mts_holdout_converged": "MTS, held out, conv.",
     "oracle": "Oracle T",
 }
+HELD_OUT = ("mts_holdout", "mts_holdout_converged")  # have columns in Table 7 alone
+OPTIONAL = ("focal_detached", "shipped", *HELD_OUT)  # have a column only where a row of the table has them
 SCORES = {
     "accuracy": "Accuracy",
     "ece": "ECE",
@@ -49,6 +56,7 @@ SCORES = {
 REPEATS = "mean ± standard deviation over repeats"
 MISSING = "missing"  # no result yet
 ABSENT = "-"  # the row or the method does not exist
+LONG = 100  # lines: a table with more of them is not shown among others as it is
 
 
 class Table(NamedTuple):
@@ -58,6 +66,10 @@ class Table(NamedTuple):
     text: pd.DataFrame  # cells as printed
     numbers: pd.DataFrame  # one line a number with its mean, std, ..., and the paper's
     notes: list[str]
+
+    @property
+    def is_long(self) -> bool:
+        return len(self.text) > LONG
 
 
 class Results(NamedTuple):
@@ -81,20 +93,52 @@ class Results(NamedTuple):
             return None
         return self.evaluated[row]["methods"].get(key, {})
 
+    def without_quick(self) -> "Results":
+        """The rows of all tables but one: quick rows are no results."""
+        return self.of([name for name, row in self.rows.items() if row.budget != "quick"])
+
+    def quick(self) -> "Results":
+        """The rows whose numbers are no results."""
+        return self.of([name for name, row in self.rows.items() if row.budget == "quick"])
+
+    def of(self, names: Iterable[str]) -> "Results":
+        """Some of the rows."""
+        return self._replace(rows={name: self.rows[name] for name in names})
+
+    def has(self, method: str) -> bool:
+        """Whether a row has results of a method."""
+        return any(self.method(row, method) for row in self.rows)
+
     def titles(self) -> dict[str, str]:
-        """The names of the methods."""
+        """The names of all methods."""
         return {key: title.format(start=self.start) for key, title in METHODS.items()}
 
+    def columns(self, held_out: bool = False) -> dict[str, str]:
+        """The names of the methods that have a column in a table of these rows.
 
-def worse_than_raw(results: Results, method: str) -> int:
-    """How many rows have a higher mean ECE by a method than by Raw: the paper's "# over-calibration"."""
-    count = 0
-    for row in results.rows:
-        raw = results.method(row, "raw")
-        calibrated = results.method(row, method)
-        if raw and calibrated:
-            count += int(np.mean(calibrated["ece"]) > np.mean(raw["ece"]))
-    return count
+        Args:
+            held_out: whether MTS on held-out images may have columns.
+        """
+        columns = self.titles()
+        for key in OPTIONAL:
+            is_left_out = key in HELD_OUT and not held_out
+            if is_left_out or not self.has(key):
+                del columns[key]
+        return columns
+
+
+def lr_and_step_size(results: Results, row: str) -> str:
+    """`lr` of a row, and the number that "learned" or "teacher" stands for where a result says it."""
+    lr = results.rows[row].lr
+    number = results.evaluated.get(row, {}).get("step_size")
+    if isinstance(lr, str) and number is not None:
+        return f"{lr} {number:.3g}"
+    return step_size(results.rows[row])
+
+
+def step_size(row: TableKeys) -> str:
+    """`lr` of a row: a number, or "learned" or "teacher" alone."""
+    return row.lr if isinstance(row.lr, str) else f"{row.lr:g}"
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:

@@ -9,7 +9,17 @@ from stages.runtime.files import write_text
 
 __all__ = ["csv_text", "latex", "markdown", "write_table"]
 
-ESCAPES = str.maketrans({"#": r"\#", "_": r"\_", "%": r"\%", "±": r"$\pm$", "†": r"$^\dagger$"})
+ESCAPES = str.maketrans(
+    {
+        "#": r"\#",
+        "_": r"\_",
+        "%": r"\%",
+        "±": r"$\pm$",
+        "†": r"$^\dagger$",
+        "‡": r"$^\ddagger$",
+        "§": r"$^\S$",
+    }
+)
 
 
 def write_table(table: Table, path: Path) -> None:

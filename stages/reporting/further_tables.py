@@ -1,5 +1,5 @@
 """Tables that the paper does not have: every score, differences to Raw, over-calibration, the starting values
-of MTS, images out of the distribution, and other networks.
+of MTS, images out of the distribution, other networks, and quick rows.
 """
 
 from collections.abc import Iterable
@@ -15,15 +15,25 @@ from stages.reporting.cells import (
     SCORES,
     Results,
     Table,
+    lr_and_step_size,
     mean_std,
     means,
     percent,
+    step_size,
 )
+from stages.reporting.counts import COUNTED_APART, OF_FEWER, count, counted_groups
+from stages.reporting.paper_tables import in_paper
 
-__all__ = ["architectures", "intervals", "outside", "overcalibration", "scores", "starts"]
+__all__ = ["architectures", "intervals", "outside", "overcalibration", "quick", "scores", "starts"]
 
 IN_NATS = ("nll", "brier")  # no shares, so they are not printed in percent
+QUICK_METHODS = ("raw", "mts")
 ARCHITECTURE_NUMBERS = ("accuracy", "ece", "confidence_gap")
+ARCHITECTURE_TEMPERATURES = {
+    "shipped": "ECE at shipped T",
+    "own": "ECE at own T",
+    "oracle": "ECE at oracle T",
+}
 DETECTION = {"auroc": "AUROC", "fpr95": "FPR at 95 % TPR"}
 
 
@@ -32,14 +42,15 @@ def scores(results: Results) -> Table:
     lines: list[dict[str, str]] = []
     numbers: list[dict[str, Any]] = []
     titles = results.titles()
-    for row in results.rows:
+    for row, keys in results.rows.items():
+        named = {"Row": row, "Step size": step_size(keys)}
         if row not in results.evaluated:
-            lines.append(_score_line(row, MISSING, None))
+            lines.append(named | _score_cells(MISSING, None))
             continue
         for key, title in titles.items():
             method = results.method(row, key)
             if method:
-                lines.append(_score_line(row, title, method))
+                lines.append(named | _score_cells(title, method))
                 numbers.append(_score_numbers(row, key, method))
     notes = [
         f"{REPEATS[0].upper()}{REPEATS[1:]}; in percent, but NLL in nats and Brier's score in [0, 2]."
@@ -52,8 +63,8 @@ def scores(results: Results) -> Table:
     return Table("Scores of every method", pd.DataFrame(lines), pd.DataFrame(numbers), notes)
 
 
-def _score_line(row: str, title: str, method: dict[str, Any] | None) -> dict[str, str]:
-    line = {"Row": row, "Method": title}
+def _score_cells(title: str, method: dict[str, Any] | None) -> dict[str, str]:
+    line = {"Method": title}
     for score, name in SCORES.items():
         line[name] = _score_cell(method, score)
     line["T"] = f"{np.mean(method['temperature']):.2f}" if method else MISSING
@@ -85,30 +96,37 @@ def intervals(results: Results) -> Table:
     """The difference between each method's ECE and Raw's, with its 95 % interval over the test images."""
     lines: list[dict[str, str]] = []
     numbers: list[dict[str, Any]] = []
-    titles = results.titles()
+    titles = results.columns()
     del titles["raw"]
-    for row in results.rows:
-        line = {"Row": row}
+    for row, keys in results.rows.items():
+        line = {"Row": row, "Step size": step_size(keys)}
         for key, title in titles.items():
             difference = _difference(results, row, key)
             if difference:
                 numbers.append(difference)
             line[title] = _difference_cell(difference) if difference else _no_number(results, row)
         lines.append(line)
-    better = {"Row": "# better than Raw"}
-    worse = {"Row": "# worse than Raw"}
-    for key, title in titles.items():
-        shown = [difference for difference in numbers if difference["method"] == key]
-        better[title] = str(sum(difference["high"] < 0 for difference in shown))
-        worse[title] = str(sum(difference["low"] > 0 for difference in shown))
+    for group, rows in counted_groups(results, in_paper(results.rows)).items():
+        lines += _better_and_worse(group, rows, titles)
     notes = [
         "ECE minus Raw's in percentage points, mean over repeats, with the 95 % interval of a paired"
         " bootstrap over the test images: negative is better.",
         "The counts are of rows whose interval excludes zero. It covers the choice of test images, not that"
-        " of the distilled set.",
+        f" of the distilled set. {COUNTED_APART} {OF_FEWER}",
     ]
-    text = pd.DataFrame([*lines, better, worse])
-    return Table("Differences in ECE to Raw", text, pd.DataFrame(numbers), notes)
+    return Table("Differences in ECE to Raw", pd.DataFrame(lines), pd.DataFrame(numbers), notes)
+
+
+def _better_and_worse(group: str, results: Results, titles: dict[str, str]) -> list[dict[str, str]]:
+    """How many rows of a group each method makes better than Raw, and how many it makes worse."""
+    better = {"Row": f"# better than Raw, {group}", "Step size": ""}
+    worse = {"Row": f"# worse than Raw, {group}", "Step size": ""}
+    for key, title in titles.items():
+        differences = [_difference(results, row, key) for row in results.rows]
+        present = [difference for difference in differences if difference]
+        better[title] = count([difference["high"] < 0 for difference in present], len(results.rows))
+        worse[title] = count([difference["low"] > 0 for difference in present], len(results.rows))
+    return [better, worse]
 
 
 def _difference(results: Results, row: str, key: str) -> dict[str, Any] | None:
@@ -135,9 +153,9 @@ def overcalibration(results: Results) -> Table:
     """Confidence minus accuracy: how far, and in how many networks, a method ends under-confident."""
     lines: list[dict[str, str]] = []
     numbers: list[dict[str, Any]] = []
-    titles = results.titles()
-    for row in results.rows:
-        line = {"Row": row}
+    titles = results.columns()
+    for row, keys in results.rows.items():
+        line = {"Row": row, "Step size": step_size(keys)}
         for key, title in titles.items():
             method = results.method(row, key)
             if method:
@@ -148,16 +166,18 @@ def overcalibration(results: Results) -> Table:
             else:
                 line[title] = _no_number(results, row)
         lines.append(line)
-    total = {"Row": "# under-confident"}
-    for key, title in titles.items():
-        shown = [gap for gap in numbers if gap["method"] == key]
-        total[title] = _under_confident(shown) if shown else ABSENT
+    for group, rows in counted_groups(results, in_paper(results.rows)).items():
+        total = {"Row": f"# under-confident, {group}", "Step size": ""}
+        for key, title in titles.items():
+            of_rows = [gap for gap in numbers if gap["method"] == key and gap["row"] in rows.rows]
+            total[title] = _under_confident(of_rows) if of_rows else ABSENT
+        lines.append(total)
     note = (
         "Mean confidence minus accuracy in percentage points, and in how many networks of a row it is"
-        " negative, which is over-calibration where Raw is over-confident."
+        f" negative, which is over-calibration where Raw is over-confident. {COUNTED_APART}"
     )
-    text = pd.DataFrame([*lines, total])
-    return Table("Over-calibration: confidence minus accuracy", text, pd.DataFrame(numbers), [note])
+    title = "Over-calibration: confidence minus accuracy"
+    return Table(title, pd.DataFrame(lines), pd.DataFrame(numbers), [note])
 
 
 def _gap(row: str, key: str, values: list[float]) -> dict[str, Any]:
@@ -178,6 +198,28 @@ def _under_confident(gaps: list[dict[str, Any]]) -> str:
     return f"{under} of {networks}"
 
 
+def quick(results: Results) -> Table:
+    """Accuracy and ECE of the rows that only try the program."""
+    titles = results.titles()
+    lines: list[dict[str, str]] = []
+    numbers: list[dict[str, Any]] = []
+    for row in results.rows:
+        raw = results.method(row, "raw")
+        accuracy = percent(raw["accuracy"]) if raw else MISSING
+        line = {"Row": row, "Step size": lr_and_step_size(results, row), "Accuracy": accuracy}
+        for key in QUICK_METHODS:
+            method = results.method(row, key)
+            line[titles[key]] = percent(method["ece"]) if method else _no_number(results, row)
+            if method:
+                numbers.append({"row": row, "method": key} | means(method, ("accuracy", "ece")))
+        lines.append(line)
+    note = (
+        f"Accuracy of Raw and ECE in percent, {REPEATS}. With few images, a narrow network and little"
+        " training these rows show in minutes that the program works; their numbers are in no other table."
+    )
+    return Table("Quick rows: no results", pd.DataFrame(lines), pd.DataFrame(numbers), [note])
+
+
 def starts(rows: Iterable[str], ablations: dict[str, dict]) -> Table:
     """ECE of MTS by the start of its solver, the step at which it stops, and the mask ratio.
 
@@ -195,17 +237,30 @@ def starts(rows: Iterable[str], ablations: dict[str, dict]) -> Table:
         ablation = ablations[row]
         fits = [fit for fit in ablation["fits"] if fit["share"] == ablation["share"]]
         lines += _start_lines(row, fits, ablation["steps"], ratios)
+        if "shipped" in ablation:
+            lines.append(_shipped_line(row, ablation["shipped"], ratios))
         numbers += [_fit_numbers(row, fit) for fit in fits]
     notes = [
         "ECE in percent (and the temperature in brackets), means over repeats, by mask ratio: the LBFGS run"
         " of the paper from each starting value, and the exact optimum on the same masked images.",
         "Oracle ratio: the one that does best on the test images, and so is chosen on them: a bound, not a"
         " result. † a temperature ended on a bound in some network.",
+        "Shipped T comes with the set and has neither start nor mask: its ECE stands in the first column.",
         "The CSV has every number of steps too. Raw is T = 1, and a start with no step at all is that"
         " temperature unfitted.",
     ]
     title = "Starting values: MTS by start, steps and mask ratio"
     return Table(title, pd.DataFrame(lines), pd.DataFrame(numbers), notes)
+
+
+def _shipped_line(row: str, ece: list[float], ratios: list[float]) -> dict[str, str]:
+    """The temperature that comes with the set: it has neither start nor mask, and fills the first column."""
+    line = {"Row": row, "Start": "shipped T", "Steps": ABSENT}
+    for ratio in ratios:
+        line[f"{ratio:g}"] = ABSENT
+    line[f"{ratios[0]:g}"] = f"{100 * np.mean(ece):.2f}"
+    line["Oracle ratio"] = ABSENT
+    return line
 
 
 def _ratios(ablations: dict[str, dict]) -> list[float]:
@@ -299,6 +354,9 @@ def architectures(tried: dict[str, list[str]], evaluated: dict[str, dict]) -> Ta
         " `convnet`, uncalibrated.",
         "Confidence - accuracy is positive where a network is over-confident. All networks train on the"
         " row's own schedule and step size; none is tuned.",
+        "Shipped T is the temperature that ships with the set, fitted to `convnet`. Own T is fitted to the"
+        " other repeats of the same network, on the same real training images. Oracle T is fitted on the test"
+        " labels: a bound, not a result.",
     ]
     title = "Architectures: other networks on the distilled sets"
     return Table(title, pd.DataFrame(lines), pd.DataFrame(numbers), notes)
@@ -309,10 +367,20 @@ def _architecture_line(row: str, network: str, result: dict[str, Any] | None) ->
     line["Weights"] = f"{result['parameters']:,}" if result else MISSING
     for key in ARCHITECTURE_NUMBERS:
         line[SCORES[key]] = percent(result[key]) if result else MISSING
+    calibrated = result.get("calibrated", {}) if result else {}
+    for key, title in ARCHITECTURE_TEMPERATURES.items():
+        if key in calibrated:
+            line[title] = percent(calibrated[key]["ece"])
+        else:
+            line[title] = ABSENT if result else MISSING
     return line
 
 
 def _architecture_numbers(row: str, network: str, result: dict[str, Any]) -> dict[str, Any]:
     line = {"row": row, "network": network, "parameters": result["parameters"]}
     line["repeats"] = len(result["ece"])
-    return line | means(result, SCORES)
+    line |= means(result, SCORES)
+    for key, numbers in result.get("calibrated", {}).items():
+        for column, value in means(numbers, ("temperature", "ece")).items():
+            line[f"{key}_{column}"] = value
+    return line

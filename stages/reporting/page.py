@@ -15,6 +15,7 @@ from urllib.parse import quote
 import yaml
 
 from stages.reporting.cells import ABSENT, MISSING, Table
+from stages.reporting.marks import plain_name
 
 __all__ = ["Content", "Shown", "page"]
 
@@ -101,7 +102,7 @@ def _groups(content: Content) -> dict[str, Group]:
 
 
 def table_section(key: str, table: Table, rows: Container[str], level: str = "h3") -> str:
-    """A table, which scrolls by itself where the screen is narrower, and its notes."""
+    """A table, which scrolls by itself where the screen is narrower, and its notes. A long one is folded."""
     names = list(table.text.columns)
     lines = table.text.astype(str).values.tolist()
     classes = [_class_of(name, [line[i] for line in lines]) for i, name in enumerate(names)]
@@ -110,7 +111,10 @@ def table_section(key: str, table: Table, rows: Container[str], level: str = "h3
     body = tag("tbody", "\n".join(table_line(names, line, classes, rows) for line in lines))
     notes = "\n".join(tag("li", inline(note)) for note in table.notes)
     listed = tag("ul", notes, class_="notes") if notes else ""
-    return section(key, table.title, level, scrolling(table.title, head, body), listed)
+    shown = scrolling(table.title, head, body)
+    if table.is_long:
+        shown = tag("details", tag("summary", f"{len(lines)} lines") + shown)
+    return section(key, table.title, level, shown, listed)
 
 
 def _class_of(name: str, cells: list[str]) -> str:
@@ -125,12 +129,12 @@ def table_line(names: list[str], cells: list[str], classes: list[str], rows: Con
 
     A line about no row is set apart, where the table has a column of rows.
     """
-    row = cells[names.index("Row")] if "Row" in names else None
+    row = plain_name(cells[names.index("Row")]) if "Row" in names else None
     shown = []
-    for i, (cell, kind) in enumerate(zip(cells, classes)):
+    for i, (name, cell, kind) in enumerate(zip(names, cells, classes)):
         text = escape(cell).replace("†", tag("span", "†", class_="mark"))
-        if row in rows and (cell == row or re.search(r"\d", cell)):
-            tabindex = "" if cell == row else "-1"  # one tab stop a line
+        if row in rows and (name == "Row" or re.search(r"\d", cell)):
+            tabindex = "" if name == "Row" else "-1"  # one tab stop a line
             text = link(f"row-{row}", text, tabindex=tabindex)
         if cell in EMPTY:
             kind = f"{kind} muted".strip()
@@ -149,7 +153,7 @@ def row_section(name: str, content: Content) -> str:
     """A row's picture and settings, and links to the tables that name it."""
     naming = []
     for key, table in content.tables.items():
-        if name in list(table.text.get("Row", ())):
+        if name in [plain_name(cell) for cell in table.text.get("Row", ())]:
             naming.append(link(key, escape(table.title.split(":")[0])))
     back = tag("p", "In " + ", ".join(naming), class_="back") if naming else ""
     image = ""

@@ -15,19 +15,24 @@ from stages.reporting.cells import (
     SCORES,
     Results,
     Table,
+    lr_and_step_size,
     means,
     pair,
     percent,
-    worse_than_raw,
+    step_size,
 )
+from stages.reporting.counts import COUNTED_APART, OF_FEWER, count, counted_groups, worse_than_raw
+from stages.reporting.families import Family, families, without_family
 from stages.settings.project import read_yaml
 from stages.settings.tables import TableKeys
 
 __all__ = [
+    "COMPARABLE",
     "PAPER",
     "PAPER_TABLES",
-    "Family",
-    "families",
+    "best_of_others",
+    "in_paper",
+    "refer_to_choices",
     "table1",
     "table2",
     "table3",
@@ -45,17 +50,26 @@ OTHERS = (
     "label_smoothing",
     "focal",
 )  # the methods that the paper compares its own with
-TRAINING = ("raw", "mixup", "label_smoothing", "focal")  # the methods that train networks of their own
+# The methods that train networks of their own.
+TRAINING = ("raw", "mixup", "label_smoothing", "focal", "focal_detached")
+COMPARABLE = ("published", "reduced")  # budgets of rows that the paper's numbers stand beside
+CHOICES = (
+    "The paper leaves open whether focal loss is differentiated through its weight too, mixup's alpha and"
+    " whether images are mixed before or after the augmentation, and the step size. The table `choices` shows"
+    " what each of these does."
+)
+STEP_SIZE = (
+    "Step size of the networks: `learned` with the images, the one that the learned one started from"
+    " (`teacher`), or a number that the row sets."
+)
+
+DISTANCE = "Shipped - oracle"
+SHIPPED = (
+    "Shipped T comes with the set: one temperature, fitted on other networks and on real training images that"
+    " these have not seen (of the full data on images held out of their training). No test image is used."
+)
 
 Printed = list[float] | float | None  # [mean, std] or a mean, in percent, as in paper.yaml
-
-
-class Family(NamedTuple):
-    """Rows that differ in nothing but the mask of their distillation."""
-
-    plain: str  # without masks
-    mdt: str | None  # at one mask ratio
-    mdt_ds: str | None  # at a ratio that is drawn anew for every iteration
 
 
 class Column(NamedTuple):
@@ -77,18 +91,16 @@ class Layout(NamedTuple):
 
 def table1(results: Results) -> Table:
     """ECE of every method on every set with several images per class, distilled or real."""
-    several = {}
-    for name, row in results.rows.items():
-        if row.mdt == 0 and _has_several(row):
-            several[name] = row
+    names = [name for name, row in results.rows.items() if row.mdt == 0 and _has_several(row)]
+    several = results.of(names)
     title = "Table 1: ECE of networks trained on distilled data"
-    return _ece_table(title, results._replace(rows=several), PAPER["table1"])
+    return _ece_table(title, several, PAPER["table1"], several.columns())
 
 
 def table2(results: Results) -> Table:
     """ECE with masked distillation training (MDT), against the best of the other methods without it."""
     columns = {
-        "best_of_others": Column("Best of others", _best_of_others),
+        "best_of_others": Column("Best of others", _best_of_others_of_plain),
         "mdt": Column("MDT", _mdt("raw")),
         "mts": Column("MTS", _plain("mts")),
         "mdt_mts": Column("MDT+MTS", _mdt("mts")),
@@ -110,16 +122,15 @@ def table3(results: Results) -> Table:
         "mts": Column("MTS", _plain("mts")),
         "mdt_ds_mts": Column("MDT_ds+MTS", _mdt_ds("mts")),
     }
-    note = "The paper fixes the ratio of MTS at 0.1 on these sets; here it is the row's own, `mask_ratio`."
     title = "Table 3: ECE with MDT at sampled ratios"
-    layout = Layout(title, "ece", columns, PAPER["table3"], [note])
     sampled = [family for family in families(results.rows) if family.mdt_ds]
+    layout = Layout(title, "ece", columns, PAPER["table3"], [_ratio_note(results, sampled)])
     return _family_table(layout, results, sampled)
 
 
 def table4(results: Results) -> Table:
     """Accuracy of the methods that change the training; MTS changes none."""
-    columns = {key: Column(METHODS[key], _plain(key)) for key in TRAINING}
+    columns = {key: Column(title, _plain(key)) for key, title in results.columns().items() if key in TRAINING}
     columns["mdt"] = Column("MDT", _mdt("raw"))
     note = "MTS leaves the accuracy at Raw's."
     layout = Layout("Table 4: accuracy by method", "accuracy", columns, PAPER["table4"], [note])
@@ -128,11 +139,8 @@ def table4(results: Results) -> Table:
 
 def table5(results: Results) -> Table:
     """ECE at one image per class, where TS does not exist."""
-    single = {}
-    for name, row in results.rows.items():
-        if row.mdt == 0 and row.ipc == 1:
-            single[name] = row
-    return _ece_table("Table 5: ECE at one image per class", results._replace(rows=single), PAPER["table5"])
+    single = results.of([name for name, row in results.rows.items() if row.mdt == 0 and row.ipc == 1])
+    return _ece_table("Table 5: ECE at one image per class", single, PAPER["table5"], single.columns())
 
 
 def table6(results: Results) -> Table:
@@ -149,9 +157,15 @@ def table6(results: Results) -> Table:
 
 def table7(results: Results) -> Table:
     """ECE of every method on networks trained on the full data."""
-    full = {name: row for name, row in results.rows.items() if row.backbone == "full"}
+    full = results.of([name for name, row in results.rows.items() if row.method == "full"])
     title = "Table 7: ECE of networks trained on the full data"
-    return _ece_table(title, results._replace(rows=full), PAPER["table7"])
+    table = _ece_table(title, full, PAPER["table7"], full.columns(held_out=True))
+    note = (
+        "MTS is fitted on masked images that its networks were trained on, as for distilled sets; MTS, held"
+        " out, on masked images that were held out of training, which are the images and networks of TS. The"
+        " paper (Appendix B.3) says that with much training data the mask ratio can be 0, which makes MTS TS."
+    )
+    return table._replace(notes=[*table.notes, note])
 
 
 PAPER_TABLES: dict[str, Callable[[Results], Table]] = {
@@ -165,23 +179,21 @@ PAPER_TABLES: dict[str, Callable[[Results], Table]] = {
 }
 
 
-def families(rows: dict[str, TableKeys]) -> list[Family]:
-    """A family for every plain row but those of the full data, in the order of the rows."""
-    result = []
+def in_paper(rows: dict[str, TableKeys]) -> list[str]:
+    """The rows that stand beside the paper's numbers in Table 1, 5 or 7."""
+    papers = [PAPER[name] for name in ("table1", "table5", "table7")]
+    names = []
     for name, row in rows.items():
-        if row.mdt != 0 or row.backbone == "full":
-            continue
-        mdt = None
-        mdt_ds = None
-        for other, keys in rows.items():
-            if keys.model_copy(update={"mdt": 0}) != row:
-                continue
-            if isinstance(keys.mdt, list):
-                mdt_ds = mdt_ds or other
-            elif keys.mdt > 0:
-                mdt = mdt or other
-        result.append(Family(name, mdt, mdt_ds))
-    return result
+        if row.mdt == 0 and any(_printed(row, paper) for paper in papers):
+            names.append(name)
+    return names
+
+
+def refer_to_choices(tables: dict[str, Table]) -> None:
+    """Add a note to Tables 1 and 5 that points to the table `choices`, where there is one."""
+    if "choices" in tables:
+        for name in {"table1", "table5"} & tables.keys():
+            tables[name].notes.append(CHOICES)
 
 
 def _families_of_several(results: Results) -> list[Family]:
@@ -205,39 +217,82 @@ def _mdt_ds(method: str) -> Callable[[Results, Family], dict[str, Any] | None]:
     return lambda results, family: results.method(family.mdt_ds, method)
 
 
-def _best_of_others(results: Results, family: Family) -> dict[str, Any] | None:
-    """The best by ECE on the test images, as the paper takes it."""
-    if family.plain not in results.evaluated:
+def _best_of_others_of_plain(results: Results, family: Family) -> dict[str, Any] | None:
+    return best_of_others(results, family.plain)
+
+
+def best_of_others(results: Results, row: str) -> dict[str, Any] | None:
+    """The best method of a row by ECE on the test images, as the paper takes it; None without results."""
+    if row not in results.evaluated:
         return None
-    methods = results.evaluated[family.plain]["methods"]
+    methods = results.evaluated[row]["methods"]
     present = [key for key in OTHERS if key in methods]
     best = min(present, key=lambda key: np.mean(methods[key]["ece"]))
     return methods[best] | {"name": METHODS[best]}
 
 
-def _ece_table(title: str, results: Results, paper: dict[str, Any]) -> Table:
-    """ECE in percent of every method on every row, with the paper's number below ours where it has one."""
+def _ratio_note(results: Results, shown: list[Family]) -> str:
+    """Which mask ratio MTS has after MDT_ds, by the results."""
+    rows_of_ratio: dict[float, list[str]] = {}
+    for family in shown:
+        if family.mdt_ds in results.evaluated:
+            ratio = results.evaluated[family.mdt_ds]["mask_ratio"]
+            rows_of_ratio.setdefault(ratio, []).append(f"`{family.mdt_ds}`")
+    parts = [f"{ratio:g} on {', '.join(names)}" for ratio, names in rows_of_ratio.items()]
+    ours = f" Here it is {'; '.join(parts)}." if parts else ""
+    return f"The paper fixes the mask ratio of MTS in MDT_ds+MTS at 0.1.{ours}"
+
+
+def _ece_table(title: str, results: Results, paper: dict[str, Any], columns: dict[str, str]) -> Table:
+    """ECE in percent by method, with the paper's number below ours where it has one.
+
+    Args:
+        columns: the names of the methods that are shown.
+    """
     lines: list[dict[str, str]] = []
     numbers: list[dict[str, Any]] = []
+    of_paper = []
     for name, row in results.rows.items():
         printed = _printed(row, paper)
-        lines += _ece_lines(results, name, printed)
+        if printed:
+            of_paper.append(name)
+        lines += _ece_lines(results, name, printed, columns)
         numbers += _ece_numbers(results, name, printed)
-    lines.append(_worse_line(results))
+    for group, rows in counted_groups(results, of_paper).items():
+        lines.append(_worse_line(group, rows, columns))
     notes = _ece_notes(results, paper) + _paper_notes(results.rows.values(), paper)
     return Table(title, pd.DataFrame(lines), pd.DataFrame(numbers), notes)
 
 
-def _ece_lines(results: Results, row: str, printed: dict[str, Printed]) -> list[dict[str, str]]:
-    ours = {"Row": row, "Accuracy": _cell(results, row, "raw", "accuracy")}
-    theirs = {"Row": "(the paper)", "Accuracy": ""}
-    for key, title in results.titles().items():
+def _ece_lines(
+    results: Results, row: str, printed: dict[str, Printed], columns: dict[str, str]
+) -> list[dict[str, str]]:
+    accuracy = _cell(results, row, "raw", "accuracy")
+    ours = {"Row": row, "Step size": lr_and_step_size(results, row), "Accuracy": accuracy}
+    theirs = {"Row": "(the paper)", "Step size": "", "Accuracy": ""}
+    for key, title in columns.items():
         ours[title] = _cell(results, row, key, "ece")
         theirs[title] = pair(printed.get(key))
+    if "shipped" in columns:
+        ours[DISTANCE] = _distance(results, row)
+        theirs[DISTANCE] = ""
     return [ours, theirs] if printed else [ours]
 
 
+def _distance(results: Results, row: str) -> str:
+    """By how many points the ECE at the shipped temperature is above the oracle's."""
+    shipped = results.method(row, "shipped")
+    oracle = results.method(row, "oracle")
+    if shipped is None or oracle is None:
+        return MISSING
+    if not shipped or not oracle:
+        return ABSENT
+    return f"{100 * (np.mean(shipped['ece']) - np.mean(oracle['ece'])):+.2f}"
+
+
 def _ece_numbers(results: Results, row: str, printed: dict[str, Printed]) -> list[dict[str, Any]]:
+    keys = results.rows[row]
+    about = {"budget": keys.budget, "lr": keys.lr}
     lines = []
     for key in METHODS:
         method = results.method(row, key)
@@ -246,14 +301,19 @@ def _ece_numbers(results: Results, row: str, printed: dict[str, Printed]) -> lis
             line |= means(method, (*SCORES, "temperature"))
             line["bound_hits"] = sum(method["bound_hit"])
             line |= _paper_numbers(printed.get(key))
+            line |= about | {"step_size": results.evaluated[row].get("step_size")}
             lines.append(line)
     return lines
 
 
-def _worse_line(results: Results) -> dict[str, str]:
-    line = {"Row": "# worse than Raw", "Accuracy": ""}
-    for key, title in results.titles().items():
-        line[title] = ABSENT if key == "raw" else str(worse_than_raw(results, key))
+def _worse_line(group: str, results: Results, columns: dict[str, str]) -> dict[str, str]:
+    """How many rows of a group each method makes worse than Raw."""
+    line = {"Row": f"# worse than Raw, {group}", "Step size": "", "Accuracy": ""}
+    for key, title in columns.items():
+        worse = worse_than_raw(results, key)
+        line[title] = ABSENT if key == "raw" else count(worse, len(results.rows))
+    if "shipped" in columns:
+        line[DISTANCE] = ""
     return line
 
 
@@ -261,19 +321,25 @@ def _ece_notes(results: Results, paper: dict[str, Any]) -> list[str]:
     notes = [
         f"ECE in percent, {REPEATS}."
         " Accuracy is that of Raw, and so of every temperature on the same networks.",
-        "TS and MTS stop early, as in the paper; `conv.` is the exact minimiser on the same images.",
+        STEP_SIZE,
+        'TS and MTS stop early, as in the paper, which has the step size 0.02 and "only one step"; the 50'
+        " iterations are those of its first author's public fork. `conv.` is the exact minimiser on the same"
+        " images.",
         f"T = {results.start:g} is where the early-stopped fits start: no fit at all. Oracle T is fitted on"
         " the test labels: the best that one temperature can do in NLL, not a result.",
-        '`# worse than Raw` counts the rows that a method makes worse: the paper\'s "# over-calibration".',
+        '`# worse than Raw` counts the rows that a method makes worse: the paper\'s "# over-calibration".'
+        f" {COUNTED_APART} {OF_FEWER}",
         "† a temperature ended on a bound. `-`: does not exist for the row (TS cannot hold out images at one"
         " image a class). `missing`: no result yet.",
     ]
+    if results.has("shipped"):
+        notes.insert(4, SHIPPED)
     shown = any(_printed(row, paper) for row in results.rows.values())
     if shown and "over_calibration" in paper:
         counts = []
-        for key, count in zip(paper["columns"], paper["over_calibration"]):
-            if count is not None:
-                counts.append(f"{METHODS[key]} {count}")
+        for key, number in zip(paper["columns"], paper["over_calibration"]):
+            if number is not None:
+                counts.append(f"{METHODS[key]} {number}")
         notes.append(f"The paper's counts over its {len(paper['rows'])} rows: {', '.join(counts)}.")
     return notes
 
@@ -287,22 +353,32 @@ def _family_table(layout: Layout, results: Results, shown: list[Family]) -> Tabl
         lines += _family_lines(layout, results, family, printed)
         numbers += _family_numbers(layout, results, family, printed)
     titles = [column.title for column in layout.columns.values()]
-    text = pd.DataFrame(lines, columns=["Row", *titles])
+    text = pd.DataFrame(lines, columns=["Row", "Step size", *titles])
     rows = [results.rows[family.plain] for family in shown]
     notes = [
         f"{SCORES[layout.number]} in percent, {REPEATS}.",
         *layout.notes,
+        STEP_SIZE,
         "`-`: the suite has no such row, or the method does not exist for it. `missing`: no result yet.",
+        *_family_notes(results),
         *_paper_notes(rows, layout.paper),
     ]
     return Table(layout.title, text, pd.DataFrame(numbers), notes)
 
 
+def _family_notes(results: Results) -> list[str]:
+    """Which rows with MDT no plain row is shown with."""
+    names = ", ".join(f"`{name}`" for name in without_family(results.rows))
+    if not names:
+        return []
+    return [f"Not shown, as no plain row, or more than one, differs from it in the mask alone: {names}."]
+
+
 def _family_lines(
     layout: Layout, results: Results, family: Family, printed: dict[str, Printed]
 ) -> list[dict[str, str]]:
-    ours = {"Row": family.plain}
-    theirs = {"Row": "(the paper)"}
+    ours = {"Row": family.plain, "Step size": step_size(results.rows[family.plain])}
+    theirs = {"Row": "(the paper)", "Step size": ""}
     for key, column in layout.columns.items():
         ours[column.title] = _family_cell(column.find(results, family), layout.number)
         theirs[column.title] = pair(printed.get(key))
@@ -344,9 +420,11 @@ def _cell(results: Results, row: str, key: str, number: str) -> str:
 
 
 def _printed(row: TableKeys, paper: dict[str, Any]) -> dict[str, Printed]:
-    """The paper's numbers by column for a row; empty where it has none."""
+    """The paper's numbers by column for a row; empty where there are none that it can be compared with."""
+    if row.budget not in COMPARABLE:
+        return {}
     for entry in paper["rows"]:
-        if (entry["dataset"], entry["backbone"], entry["ipc"]) == (row.suite, row.backbone, row.ipc):
+        if (entry["dataset"], entry["backbone"], entry["ipc"]) == (row.suite, row.method, row.ipc):
             return dict(zip(paper["columns"], entry["values"]))
     return {}
 

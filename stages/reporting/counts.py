@@ -1,0 +1,60 @@
+"""How many rows a method makes worse than Raw, for each kind of row apart."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from stages.reporting.cells import ABSENT, Results
+
+__all__ = ["COUNTED_APART", "OF_FEWER", "count", "counted_groups", "worse_than_raw"]
+
+REFERENCES = ("random", "kmeans", "full")  # backbones that take real images as they are
+PAPERS = "the paper's rows"  # published settings, and the paper has numbers for it
+REDUCED = "reduced rows"
+OTHERS = "other rows"  # sets that the paper does not have, and real images
+COUNTED_APART = (
+    "The paper's rows are those that it has numbers for, with the published settings. Reduced rows are"
+    " counted apart, and so are all others, real images among them. In brackets: how many rows have results."
+)
+OF_FEWER = "`1 of 2`: the method exists for two of them."
+
+
+def counted_groups(results: Results, of_paper: Iterable[str]) -> dict[str, Results]:
+    """The rows with results in the groups that are counted apart, by the name of the group and its size.
+
+    A group without rows is left out.
+
+    Args:
+        of_paper: the rows that the paper has numbers for.
+    """
+    printed = set(of_paper)
+    groups: dict[str, list[str]] = {PAPERS: [], REDUCED: [], OTHERS: []}
+    for name, row in results.rows.items():
+        if name not in results.evaluated:
+            continue
+        if row.budget == "published" and name in printed:
+            groups[PAPERS].append(name)
+        elif row.budget == "reduced" and (name in printed or row.method not in REFERENCES):
+            groups[REDUCED].append(name)
+        else:
+            groups[OTHERS].append(name)
+    return {f"{group} ({len(names)})": results.of(names) for group, names in groups.items() if names}
+
+
+def worse_than_raw(results: Results, method: str) -> list[bool]:
+    """Whether the mean ECE by a method is higher than by Raw, for each row that has both."""
+    worse = []
+    for row in results.rows:
+        raw = results.method(row, "raw")
+        calibrated = results.method(row, method)
+        if raw and calibrated:
+            worse.append(bool(np.mean(calibrated["ece"]) > np.mean(raw["ece"])))
+    return worse
+
+
+def count(of_rows: Sequence[bool], rows: int) -> str:
+    """How many rows a statement is true of; and of how many, where a method exists for fewer than `rows`."""
+    if not of_rows:
+        return ABSENT
+    true = sum(of_rows)
+    return str(true) if len(of_rows) == rows else f"{true} of {len(of_rows)}"
