@@ -29,13 +29,14 @@ from benchmarks.measure import (
     report,
 )
 from benchmarks.plain import plain_convnet, plain_training
+from stages.images.distilled import DistilledSet
 from stages.images.prepared import LabelledImages, load_split
 from stages.images.sampling import class_rows
 from stages.losses import cross_entropy, focal, label_smoothing, mixup
 from stages.networks.convnet import ConvNet
 from stages.prepare import prepare_images
 from stages.settings.images import ImageSettings
-from stages.settings.train import TrainKeys
+from stages.settings.train import OwnTraining, TrainKeys
 from stages.training.flat import FlatNetwork
 from stages.training.objective import Loss
 from stages.training.repeats import Group, Setup, schedule_of, train_groups, train_settings
@@ -60,13 +61,15 @@ def setup(way: str, folder: Path, repeats: int, epochs: int) -> Setup:
     prepare_images(ImageSettings(source="digits", whitening="zca"), folder / "prepared")
     real = load_split(folder / "prepared", "train")
     rows = torch.cat([own[:IPC] for own in class_rows(real.labels, real.classes)])
-    keys = TrainKeys(epochs=epochs, lr=LR, augment=True)
+    data = LabelledImages(real.images[rows], real.labels[rows], real.classes)
+    keys = TrainKeys(epochs=epochs, lr=LR, augment=True, train=OwnTraining())
     return Setup(
         row="benchmark",
         title="benchmark",
-        data=LabelledImages(real.images[rows], real.labels[rows], real.classes),
+        data=data,
+        rows=None,
         test=load_split(folder / "prepared", "test"),
-        schedule=schedule_of(keys, train_settings(), None, "benchmark"),
+        schedule=schedule_of(keys, train_settings(), DistilledSet(data, None, None, None), "benchmark"),
         repeats=repeats,
         seed=0,
         device=device_of(way),

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from stages.reporting import further_tables
 from stages.reporting.captions import CAPTIONS
 from stages.reporting.cells import METHODS, Results, Table
-from stages.reporting.choices import choices_figure, choices_table, printed_ece
+from stages.reporting.choices import choices_figure, choices_table, met_by, printed_ece
 from stages.reporting.detection import detection
 from stages.reporting.drawing import Drawn, write_figures
 from stages.reporting.figures import figure1, figure10
 from stages.reporting.formats import markdown, write_table
-from stages.reporting.marks import marked
+from stages.reporting.marks import marked, with_step_size
 from stages.reporting.page import Content, Shown, page
 from stages.reporting.paper_cells import SUITES, paper_table
 from stages.reporting.paper_tables import PAPER_TABLES, refer_to_choices
@@ -132,8 +132,11 @@ def all_tables(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, 
         "scores": further_tables.scores(results),
         "quick": further_tables.quick(of_all_rows.quick()),
     }
-    tables = {name: marked(table, results) for name, table in tables.items() if len(table.text)}
-    refer_to_choices(tables)
+    tables = {name: table for name, table in tables.items() if len(table.text)}
+    for name, table in tables.items():
+        tables[name] = marked(with_step_size(table, results), results)
+    if "choices" in tables:
+        refer_to_choices(tables, met_by(tables["choices"].numbers))
     return tables
 
 

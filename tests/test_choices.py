@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from stages import choices
 from stages.losses import cross_entropy, focal, focal_detached
 from stages.report import choices_figures
-from stages.reporting.choices import choices_figure, choices_table, printed_ece
+from stages.reporting.choices import choices_figure, choices_table, met_by, printed_ece
 from stages.runtime.randomness import generator
 from stages.settings.rows import Row
 from stages.settings.tables import TableKeys
@@ -272,3 +272,13 @@ def test_figures_are_of_rows_with_results(project):
     assert list(choices_figures({NAME: Row(NAME)}, {})) == [f"figure_choices-{NAME}"]
     Row(NAME).choices.unlink()
     assert choices_figures({NAME: Row(NAME)}, {}) == {}
+
+
+def test_a_choice_within_the_papers_deviation_is_named_and_no_other():
+    row = keys_of()
+    near = made_up(family="focal") | {"choice": "near", "ece": [0.02, 0.03]}
+    far = made_up(family="focal") | {"choice": "far", "ece": [0.05, 0.06]}
+    table = choices_table({"a": row}, {"a": {"entries": [near, far, made_up() | {"ece": [0.3, 0.4]}]}})
+    sentence = met_by(table.numbers)["a"]
+    assert "Focal loss (2.05 ± 0.90): near." in sentence and "far" not in sentence
+    assert "Mixup (8.40 ± 1.10): none that was tried." in sentence

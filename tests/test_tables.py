@@ -6,11 +6,11 @@ import yaml
 from conftest import outside
 
 from stages.reporting import further_tables, paper_tables
-from stages.reporting.cells import Results, Table, mean_std
+from stages.reporting.cells import Results, Table, lr_and_step_size, mean_std
 from stages.reporting.counts import worse_than_raw
 from stages.reporting.families import families, without_family
 from stages.reporting.formats import latex, write_table
-from stages.reporting.marks import marked
+from stages.reporting.marks import marked, with_step_size
 from stages.reporting.paper_tables import CHOICES, PAPER, refer_to_choices
 from stages.settings.tables import TableKeys
 
@@ -479,10 +479,10 @@ def test_quick_rows_have_a_table_of_their_own():
 
 def test_tables_1_and_5_point_to_the_table_of_choices_where_there_is_one():
     tables = {f"table{number}": paper_tables.table1(RESULTS) for number in (1, 2)}
-    refer_to_choices(tables)
+    refer_to_choices(tables, {})
     assert CHOICES not in tables["table1"].notes
     tables["choices"] = tables["table2"]
-    refer_to_choices(tables)
+    refer_to_choices(tables, {})
     assert CHOICES in tables["table1"].notes and CHOICES not in tables["table2"].notes
     assert not [character for character in CHOICES if character.isdigit()]
 
@@ -544,3 +544,12 @@ def test_the_images_per_class_are_the_papers_but_for_tiny_imagenet():
     assert "tiny paper" not in lines(
         paper_tables.table1(with_rows({"tiny": row(ipc=10, suite="tinyimagenet")}, {}))
     )
+
+
+def test_a_table_without_step_sizes_gets_them_and_others_stay_as_they_are():
+    starts = further_tables.starts(["a"], {})
+    shown = with_step_size(starts, RESULTS)
+    assert list(shown.text)[:2] == ["Row", "Step size"]
+    assert shown.text["Step size"][0] == lr_and_step_size(RESULTS, "a")
+    table1 = paper_tables.table1(RESULTS)
+    assert with_step_size(table1, RESULTS) is table1

@@ -13,7 +13,7 @@ from stages.reporting.paper_tables import PAPER
 from stages.reporting.style import COLORS, SMALL, legend, name_panel, panels
 from stages.settings.tables import TableKeys
 
-__all__ = ["choices_figure", "choices_table", "printed_ece"]
+__all__ = ["choices_figure", "choices_table", "met_by", "printed_ece"]
 
 FAMILIES = {
     "step_size": "Step size",
@@ -63,6 +63,29 @@ def choices_table(rows: dict[str, TableKeys], tried: dict[str, dict]) -> Table:
             numbers.append(_numbers(row, entry, of_paper))
     title = "Choices that the paper leaves open"
     return Table(title, pd.DataFrame(lines), pd.DataFrame(numbers), list(NOTES))
+
+
+def met_by(numbers: pd.DataFrame) -> dict[str, str]:
+    """By row a sentence that names the choices whose ECE lies within the paper's deviation of the paper's.
+
+    Args:
+        numbers: of the table of choices.
+    """
+    sentences: dict[str, str] = {}
+    if numbers.empty:
+        return sentences
+    for row, of_row in numbers.groupby("row", sort=False):
+        compared = of_row.dropna(subset=["paper_percent", "paper_std_percent"])
+        parts = []
+        for family, entries in compared.groupby("family", sort=False):
+            mean, std = entries[["paper_percent", "paper_std_percent"]].iloc[0]
+            distance = (100 * entries["ece_mean"] - mean).abs()
+            met = "; ".join(entries["choice"][distance <= std]) or "none that was tried"
+            parts.append(f"{FAMILIES[family]} ({pair([mean, std])}): {met}")
+        if parts:
+            heads = f"On `{row}` these choices come within the paper's deviation of its ECE."
+            sentences[row] = f"{heads} {'. '.join(parts)}."
+    return sentences
 
 
 def printed_ece(row: TableKeys) -> dict[str, Any]:

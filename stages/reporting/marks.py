@@ -1,8 +1,8 @@
 """Marks behind the names of rows, and the notes that say what they mean."""
 
-from stages.reporting.cells import Results, Table
+from stages.reporting.cells import Results, Table, lr_and_step_size
 
-__all__ = ["marked", "plain_name"]
+__all__ = ["marked", "plain_name", "with_step_size"]
 
 REDUCED = "‡"
 SEVERAL_SETS = "§"
@@ -22,6 +22,20 @@ def marked(table: Table, results: Results) -> Table:
     return table._replace(
         text=text, notes=[*table.notes, *_reduced_notes(shown), *_several_sets_notes(shown)]
     )
+
+
+def with_step_size(table: Table, results: Results) -> Table:
+    """A table that says after each row's name at which step size its networks were trained, as Table 1 does.
+
+    Args:
+        results: of all rows that the table may have.
+    """
+    if "Row" not in table.text or "Step size" in table.text:
+        return table
+    cells = [lr_and_step_size(results, row) if row in results.rows else "" for row in table.text["Row"]]
+    text = table.text.copy()
+    text.insert(1, "Step size", cells)
+    return table._replace(text=text)
 
 
 def plain_name(cell: str) -> str:

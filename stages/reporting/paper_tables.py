@@ -23,6 +23,7 @@ from stages.reporting.cells import (
 )
 from stages.reporting.counts import COUNTED_APART, OF_FEWER, count, counted_groups, worse_than_raw
 from stages.reporting.families import Family, families, without_family
+from stages.reporting.marks import plain_name
 from stages.settings.project import read_yaml
 from stages.settings.tables import TableKeys
 
@@ -189,11 +190,18 @@ def in_paper(rows: dict[str, TableKeys]) -> list[str]:
     return names
 
 
-def refer_to_choices(tables: dict[str, Table]) -> None:
-    """Add a note to Tables 1 and 5 that points to the table `choices`, where there is one."""
-    if "choices" in tables:
-        for name in {"table1", "table5"} & tables.keys():
-            tables[name].notes.append(CHOICES)
+def refer_to_choices(tables: dict[str, Table], met: dict[str, str]) -> None:
+    """Add notes to Tables 1 and 5 that point to the table `choices`, where there is one.
+
+    Args:
+        met: by row, which choices meet the paper's numbers.
+    """
+    if "choices" not in tables:
+        return
+    for name in {"table1", "table5"} & tables.keys():
+        rows = [plain_name(cell) for cell in tables[name].text["Row"]]
+        tables[name].notes.append(CHOICES)
+        tables[name].notes.extend(sentence for row, sentence in met.items() if row in rows)
 
 
 def _families_of_several(results: Results) -> list[Family]:
