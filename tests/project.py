@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,38 @@ def draw_pictures(folder: Path) -> None:
                 pixels = rng.integers(0, 120, (8, 8, 3))
                 pixels[:, 3 * k : 3 * k + 2] += 100
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / split / name / f"{i}.png")
+
+
+def copy_of(project: Path, folder: Path, monkeypatch) -> Path:
+    """A copy of a project, for a test to change; it is the working directory until the test ends."""
+    copied = folder / "copy"
+    shutil.copytree(project, copied)
+    monkeypatch.chdir(copied)
+    return copied
+
+
+def kill_at_the_second_training(monkeypatch, module) -> list[int]:
+    """Let a module train one network at a time, and end its second training as ctrl-C does.
+
+    Returns:
+        a list that gets an entry for each training.
+    """
+    trained: list[int] = []
+    train = module.train
+
+    def killed_at_the_second(*arguments, **options):
+        trained.append(0)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train(*arguments, **options)
+
+    def one_by_one(run_units, units, *more):
+        for unit in units:
+            run_units([unit])
+
+    monkeypatch.setattr(module, "train", killed_at_the_second)
+    monkeypatch.setattr(module, "run_units", one_by_one)
+    return trained
 
 
 def run(stage: str, *words: str) -> None:

@@ -1,7 +1,7 @@
 """Metrics computed by hand, temperatures that are known, and the stages from networks to scores."""
 
 import json
-import os
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -243,15 +243,13 @@ def built(tmp_path_factory) -> Path:
     train = PARAMS["train"] | {"losses": ["cross_entropy"]}
     params = PARAMS | {"train": train, "evaluate": {"bins": 10, "resamples": 2}}
     folder = make_project(tmp_path_factory.mktemp("calibrated"), params, {"shapes": values})
-    start = Path.cwd()
-    os.chdir(folder)
-    run("prepare", "shapes")
-    for stage in ("distill", "train"):
-        for name in runs:
-            run(stage, name)
-    for stage in ("masked", "calibrate", "evaluate"):
-        run(stage)
-    os.chdir(start)
+    with chdir(folder):
+        run("prepare", "shapes")
+        for stage in ("distill", "train"):
+            for name in runs:
+                run(stage, name)
+        for stage in ("masked", "calibrate", "evaluate"):
+            run(stage)
     return folder
 
 

@@ -1,15 +1,14 @@
 """The choices that the paper leaves open: losses, the order of mixing, the stage, its table and figure."""
 
 import json
-import os
-import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from project import PARAMS, make_project, run, suite, write_yaml
+from project import PARAMS, copy_of, make_project, run, suite, write_yaml
 from safetensors.numpy import load_file, save_file
 
 from stages import choices
@@ -113,22 +112,17 @@ def test_images_are_mixed_before_or_after_they_are_augmented(first, monkeypatch)
 def built(tmp_path_factory) -> Path:
     """A project with the row's networks, and what `choices` makes of them."""
     folder = make_project(tmp_path_factory.mktemp("built"))
-    start = Path.cwd()
-    os.chdir(folder)
-    run("prepare", "shapes")
-    run("buffer", "shapes")
-    for stage in ("distill", "train", "masked", "calibrate", "evaluate", "choices"):
-        run(stage, NAME)
-    os.chdir(start)
+    with chdir(folder):
+        run("prepare", "shapes")
+        run("buffer", "shapes")
+        for stage in ("distill", "train", "masked", "calibrate", "evaluate", "choices"):
+            run(stage, NAME)
     return folder
 
 
 @pytest.fixture
 def project(built, tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "copy"
-    shutil.copytree(built, folder)
-    monkeypatch.chdir(folder)
-    return folder
+    return copy_of(built, tmp_path, monkeypatch)
 
 
 def entries() -> list[dict]:

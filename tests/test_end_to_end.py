@@ -1,14 +1,26 @@
 """A miniature of the whole pipeline: the stages, by name, on a small project, from pictures to the page."""
 
 import json
-import os
 import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from project import CLASSES, MTT, PARAMS, make_project, row, run, run_all, suite, write_yaml
+from project import (
+    CLASSES,
+    MTT,
+    PARAMS,
+    copy_of,
+    kill_at_the_second_training,
+    make_project,
+    row,
+    run,
+    run_all,
+    suite,
+    write_yaml,
+)
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file, save_file
 
@@ -29,10 +41,8 @@ FOUR = ("masked", "calibrate", "evaluate", "ablate")
 def built(tmp_path_factory) -> Path:
     """The project with every stage run once."""
     folder = make_project(tmp_path_factory.mktemp("built"))
-    start = Path.cwd()
-    os.chdir(folder)
-    run_all(suite())
-    os.chdir(start)
+    with chdir(folder):
+        run_all(suite())
     return folder
 
 
@@ -44,10 +54,7 @@ def here(built, monkeypatch):
 @pytest.fixture
 def copy(built, tmp_path, monkeypatch) -> Path:
     """A copy of the built project to change, as the working directory."""
-    folder = tmp_path / "copy"
-    shutil.copytree(built, folder)
-    monkeypatch.chdir(folder)
-    return folder
+    return copy_of(built, tmp_path, monkeypatch)
 
 
 def methods(name: str) -> dict:
@@ -413,21 +420,7 @@ def test_experts_do_not_depend_on_how_many_there_are(built, copy):
 def test_a_killed_buffer_keeps_its_finished_experts(built, copy, monkeypatch):
     from stages import buffer as stage
 
-    trained = []
-    train = stage.train
-
-    def killed_at_the_second(*arguments, **options):
-        trained.append(0)
-        if len(trained) == 2:
-            raise KeyboardInterrupt
-        return train(*arguments, **options)
-
-    def one_by_one(run_units, units, *more):
-        for unit in units:
-            run_units([unit])
-
-    monkeypatch.setattr(stage, "train", killed_at_the_second)
-    monkeypatch.setattr(stage, "run_units", one_by_one)
+    trained = kill_at_the_second_training(monkeypatch, stage)
     file = Path("data/buffer/shapes/trajectories.safetensors")
     file.unlink()
     with pytest.raises(KeyboardInterrupt):

@@ -1,8 +1,7 @@
 """How far a shipped temperature goes: fits with a known answer, folds, shifts, and the stage on pictures."""
 
 import json
-import os
-import shutil
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from project import PARAMS, make_project, run, suite, write_yaml
+from project import PARAMS, copy_of, make_project, run, suite, write_yaml
 from safetensors.torch import load_file, save_file
 from scipy.special import logit
 
@@ -305,26 +304,21 @@ def test_contrast_is_the_distance_to_the_mean_of_the_image():
 def built(tmp_path_factory) -> Path:
     """The project up to `reach`."""
     folder = make_project(tmp_path_factory.mktemp("built"))
-    start = Path.cwd()
-    os.chdir(folder)
-    run("prepare", "shapes")
-    run("buffer", "shapes")
-    for name in (NAME, f"{NAME}-mdt", REAL):
-        run("distill", name)
-        run("train", name)
-    run("temperature")
-    run("reach")
-    os.chdir(start)
+    with chdir(folder):
+        run("prepare", "shapes")
+        run("buffer", "shapes")
+        for name in (NAME, f"{NAME}-mdt", REAL):
+            run("distill", name)
+            run("train", name)
+        run("temperature")
+        run("reach")
     return folder
 
 
 @pytest.fixture
 def copied(built, tmp_path, monkeypatch) -> Path:
     """A copy of the project to change, as the working directory."""
-    folder = tmp_path / "copy"
-    shutil.copytree(built, folder)
-    monkeypatch.chdir(folder)
-    return folder
+    return copy_of(built, tmp_path, monkeypatch)
 
 
 def entries(name: str) -> dict[tuple[str, str, str], dict]:

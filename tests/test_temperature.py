@@ -9,7 +9,7 @@ import project
 import pytest
 import torch
 import yaml
-from project import PARAMS, make_project, run, write_yaml
+from project import PARAMS, kill_at_the_second_training, make_project, run, write_yaml
 from safetensors.torch import load_file, save_file
 
 from stages.calibrators.optimum import optimum
@@ -208,21 +208,7 @@ def test_a_killed_run_goes_on(monkeypatch):
     """The network that was finished is not trained again, and the result is the same up to rounding."""
     row = Row(LEARNED)
     before = shipped(LEARNED)
-    trained = []
-    train = training_groups.train
-
-    def killed_at_the_second(*arguments, **options):
-        trained.append(0)
-        if len(trained) == 2:
-            raise KeyboardInterrupt
-        return train(*arguments, **options)
-
-    def one_by_one(run_units, units, *more):
-        for unit in units:
-            run_units([unit])
-
-    monkeypatch.setattr(training_groups, "train", killed_at_the_second)
-    monkeypatch.setattr(training_groups, "run_units", one_by_one)
+    trained = kill_at_the_second_training(monkeypatch, training_groups)
     for file in (row.shipped, row.real_logits):
         file.unlink()
     with pytest.raises(KeyboardInterrupt):
