@@ -38,8 +38,8 @@ from stages.prepare import prepare_images
 from stages.settings.images import ImageSettings
 from stages.settings.train import OwnTraining, TrainKeys
 from stages.training.flat import FlatNetwork
+from stages.training.groups import Group, Setup, schedule_of, train_groups, train_settings
 from stages.training.objective import Loss
-from stages.training.repeats import Group, Setup, schedule_of, train_groups, train_settings
 
 __all__ = ["EPOCHS", "LOSSES", "LR", "REPEATS", "networks"]
 

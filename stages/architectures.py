@@ -19,19 +19,20 @@ from stages.images.distilled import load_set
 from stages.images.prepared import LabelledImages
 from stages.images.real import Real, fitting_images
 from stages.losses import cross_entropy
-from stages.metrics.scores import log_softmax, scores
+from stages.metrics.scores import log_softmax, scores_of_networks
 from stages.runtime.checkpoint import scratch
 from stages.runtime.errors import UserError, run_stage
 from stages.runtime.files import read_about, write_json, write_tensors
-from stages.runtime.reuse import code_version, file_hash, fingerprint, read_json
+from stages.runtime.reuse import code_version, file_hash, fingerprint, is_made_from, read_json
 from stages.settings.architectures import ArchitecturesKeys
 from stages.settings.network import NetworkSettings
 from stages.settings.project import param
 from stages.settings.rows import Row, finished_rows
 from stages.settings.train import TrainKeys
 from stages.training.flat import FlatNetwork, predict
+from stages.training.groups import Group, description, train_groups, train_settings
 from stages.training.objective import Loss
-from stages.training.repeats import Group, description, input_files, setup_of, train_groups, train_settings
+from stages.training.repeats import input_files, setup_of
 
 __all__ = ["Measure", "architectures", "build", "own_temperatures"]
 
@@ -45,12 +46,8 @@ class Measure(NamedTuple):
 
     def scores(self, logits: np.ndarray, temperatures: list[float]) -> dict[str, list[float]]:
         """Every score of `(repeats, N, K)` logits at a temperature for each repeat, one number a repeat."""
-        numbers: dict[str, list[float]] = {}
-        for of_repeat, temperature in zip(logits, temperatures):
-            measured = scores(log_softmax(of_repeat / temperature), self.labels, self.bins)
-            for name, value in measured.items():
-                numbers.setdefault(name, []).append(value)
-        return numbers
+        log_p = [log_softmax(z / temperature) for z, temperature in zip(logits, temperatures)]
+        return scores_of_networks(log_p, self.labels, self.bins)
 
 
 def architectures(row: Row) -> None:
@@ -77,14 +74,14 @@ def architectures(row: Row) -> None:
     if read_json(row.architectures).get("made_from") == made_from:
         return
     file = row.architecture_logits
-    if not file.exists() or read_about(file).get("made_from") != trained_from:
+    if not is_made_from(file, trained_from):
         write_logits(row, names, trained_from)
     logits = load_file(file)
     parameters = read_about(file)["parameters"]
     measure = Measure(logits["labels"], bins, bounds)
     results: dict[str, Any] = {"made_from": made_from}
     for name in names:
-        raw = measure.scores(logits[f"{name}/test"], [1.0] * train_settings().repeats)
+        raw = measure.scores(logits[f"{name}/test"], [1.0] * len(logits[f"{name}/test"]))
         calibrated = calibrated_scores(logits, name, shipped, measure)
         results[name] = {"parameters": parameters[name], **raw, "calibrated": calibrated}
     write_json(row.architectures, results)
@@ -162,7 +159,7 @@ def write_logits(row: Row, names: list[str], trained_from: str) -> None:
         trained = train_groups(groups, setup, folder)
         tensors = {"labels": setup.test.labels}
         tensors |= {f"{name}/test": logits for name, logits in trained.logits.items()}
-        real = real_images(row, settings.repeats)
+        real = real_images(row, setup.repeats)
         if real is not None:
             tensors["real_labels"] = real.labels
             for name, group in groups.items():

@@ -19,7 +19,7 @@ from stages.calibrators.early_stopped import early_stopped
 from stages.calibrators.fitting import NETWORKS, Fitting
 from stages.images.distilled import load_set
 from stages.losses import cross_entropy, focal, focal_detached, label_smoothing, mixup
-from stages.metrics.scores import log_softmax, scores
+from stages.metrics.scores import log_softmax, scores_of_networks
 from stages.runtime.checkpoint import scratch
 from stages.runtime.errors import run_stage
 from stages.runtime.files import write_json
@@ -31,17 +31,10 @@ from stages.settings.rows import Row, finished_rows
 from stages.settings.section import parse
 from stages.settings.train import TrainKeys, TrainSettings
 from stages.training.flat import flat_convnet
+from stages.training.groups import Group, description, own_settings, schedule_of, train_groups, train_settings
 from stages.training.loop import Schedule
 from stages.training.objective import Loss
-from stages.training.repeats import (
-    Group,
-    description,
-    input_files,
-    schedule_of,
-    setup_of,
-    train_groups,
-    train_settings,
-)
+from stages.training.repeats import input_files, setup_of
 
 __all__ = ["Choice", "Training", "Tried", "choices", "training_choices"]
 
@@ -95,12 +88,9 @@ class TestLabels(NamedTuple):
 
     def measured(self, logits: np.ndarray, temperatures: list[float]) -> dict[str, list[float]]:
         """The scores of `(repeats, N, K)` logits, one number a repeat."""
-        numbers: dict[str, list[float]] = {name: [] for name in SCORES}
-        for z, temperature in zip(logits, temperatures):
-            of_repeat = scores(log_softmax(z / temperature), self.labels, self.bins)
-            for name in SCORES:
-                numbers[name].append(of_repeat[name])
-        return numbers
+        log_p = [log_softmax(z / temperature) for z, temperature in zip(logits, temperatures)]
+        numbers = scores_of_networks(log_p, self.labels, self.bins)
+        return {name: numbers[name] for name in SCORES}
 
 
 def choices(tried: Tried, row: Row) -> None:
@@ -144,9 +134,10 @@ def training_entries(tried: Tried, row: Row, former: dict[str, dict], folder: Pa
     own = load_file(row.logits)
     test = TestLabels(own.pop("labels"), tried.bins)
     logits = own_networks(own, schedule, tried.train)
+    repeats = own_settings(keys, tried.train).repeats
     common = fingerprint(
         [file_hash(path) for path in sorted(input_files(row))],
-        [row.network.model_dump(), row.seed, tried.train.repeats, tried.bins, code_version("choices")],
+        [row.network.model_dump(), row.seed, repeats, tried.bins, code_version("choices")],
     )
     made_from = {}
     missing = {}

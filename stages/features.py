@@ -22,9 +22,9 @@ from stages.images.prepared import LabelledImages, NormalisedImages, load_split,
 from stages.images.sampling import per_class
 from stages.machine.cores import on_all_cores
 from stages.runtime.errors import UserError, run_stage
-from stages.runtime.files import read_about, write_tensors
+from stages.runtime.files import write_tensors
 from stages.runtime.randomness import generator
-from stages.runtime.reuse import code_version, file_hash, fingerprint
+from stages.runtime.reuse import code_version, file_hash, fingerprint, is_made_from
 from stages.settings.features import FeaturesKeys
 from stages.settings.rows import Dataset, Row, finished_rows
 from stages.training.flat import FlatNetwork, flat_convnet, predict
@@ -64,7 +64,7 @@ def features(row: Row) -> None:
         [file_hash(path) for path in input_files(row, keys)],
         [keys.model_dump(), row.network.model_dump(), row.seed, code_version("features")],
     )
-    if row.features.exists() and read_about(row.features).get("made_from") == made_from:
+    if is_made_from(row.features, made_from):
         return
     write_tensors(row.features, feature_tensors(row, keys), {"made_from": made_from})
 

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 
 from stages.calibrators.fitting import NETWORKS, Fitting
 from stages.runtime.errors import run_stage
-from stages.runtime.files import read_about, write_tensors
-from stages.runtime.reuse import code_version, file_hash, fingerprint
+from stages.runtime.files import write_tensors
+from stages.runtime.reuse import code_version, file_hash, fingerprint, is_made_from
 from stages.settings.ablate import AblateSettings
 from stages.settings.calibrate import CalibrateKeys
 from stages.settings.project import param
@@ -82,7 +82,7 @@ def _input_hashes(row: Row) -> list[str]:
 def _former_logits(row: Row, made_from: str) -> dict:
     """What the row's file has, unless it was made from other inputs."""
     file = row.fitting_logits
-    if file.exists() and read_about(file).get("made_from") == made_from:
+    if is_made_from(file, made_from):
         return load_file(file)
     return {}
 

@@ -12,7 +12,6 @@ again. The exception are rows whose sets are real images: here the images of mor
 draw is another one.
 """
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,16 +31,16 @@ from stages.losses import cross_entropy
 from stages.metrics.scores import log_softmax
 from stages.runtime.checkpoint import scratch
 from stages.runtime.errors import run_stage
-from stages.runtime.files import read_about, write_json, write_tensors
+from stages.runtime.files import write_json, write_tensors
 from stages.runtime.randomness import generator
-from stages.runtime.reuse import code_version, file_hash, fingerprint, read_json
+from stages.runtime.reuse import code_version, file_hash, fingerprint, is_made_from, read_json
 from stages.settings.project import param
 from stages.settings.reach import ReachKeys, ReachSettings
 from stages.settings.rows import Row, finished_rows
 from stages.settings.section import parse
 from stages.settings.temperature import TemperatureSettings
 from stages.settings.train import TrainKeys
-from stages.temperature import setups
+from stages.temperature import input_files, setups
 from stages.training.flat import FlatNetwork, flat_convnet, predict
 from stages.training.folds import fold_setups, folds_of
 from stages.training.groups import Group, Setup, description, train_groups, train_settings
@@ -139,7 +138,7 @@ def reach(tried: Tried, row: Row) -> None:
         return
     case = load_case(row, tried, Fit(shipped["temperature"], shipped["bound_hit"]))
     setup = setup_on_real_images(case)
-    if not is_trained(row, trained_from):
+    if not is_made_from(row.reach_logits, trained_from):
         write_trained_logits(case, setup, trained_from)
     trained = {name: values.numpy() for name, values in load_file(row.reach_logits).items()}
     own = case.networks.logits(setup.test.images[:])
@@ -176,20 +175,9 @@ def description_of(row: Row, tried: Tried) -> list[Any]:
     return [description(row, row.keys(TrainKeys), train_settings()), counts]
 
 
-def input_files(row: Row) -> list[Path]:
-    """The files that the networks and their logits depend on. The test images are not among them."""
-    return [row.distilled, row.prepared / "train.safetensors", row.prepared / "transform.safetensors"]
-
-
 def most_networks(tried: Tried) -> int:
     """As many networks on real images as any choice needs."""
     return max(*tried.reach.networks, tried.temperature.networks)
-
-
-def is_trained(row: Row, trained_from: str) -> bool:
-    """Whether the logits of these very networks are there."""
-    file = row.reach_logits
-    return file.exists() and read_about(file).get("made_from") == trained_from
 
 
 def write_trained_logits(case: Case, setup: Setup, trained_from: str) -> None:

@@ -21,17 +21,9 @@ from stages.settings.section import parse
 from stages.settings.svd import SvdKeys
 from stages.settings.train import TrainKeys
 from stages.training.flat import flat_convnet
+from stages.training.groups import Group, GroupResults, Setup, description, train_groups, train_settings
 from stages.training.objective import Loss
-from stages.training.repeats import (
-    Group,
-    GroupResults,
-    Setup,
-    description,
-    input_files,
-    setup_of,
-    train_groups,
-    train_settings,
-)
+from stages.training.repeats import input_files, setup_of
 
 __all__ = ["dropped", "svd", "without_largest"]
 

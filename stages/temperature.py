@@ -27,9 +27,9 @@ from stages.losses import cross_entropy
 from stages.metrics.scores import accuracy
 from stages.runtime.checkpoint import scratch
 from stages.runtime.errors import run_stage
-from stages.runtime.files import read_about, write_json, write_tensors
+from stages.runtime.files import write_json, write_tensors
 from stages.runtime.randomness import generator
-from stages.runtime.reuse import code_version, file_hash, fingerprint, read_json
+from stages.runtime.reuse import code_version, file_hash, fingerprint, is_made_from, read_json
 from stages.settings.project import param
 from stages.settings.rows import Row, finished_rows
 from stages.settings.section import parse
@@ -39,7 +39,7 @@ from stages.training.flat import flat_convnet
 from stages.training.groups import Group, Setup, description, schedule_of, train_groups, train_settings
 from stages.training.objective import Loss
 
-__all__ = ["fit", "setups", "temperature"]
+__all__ = ["fit", "input_files", "setups", "temperature"]
 
 HELD_OUT = 0.1  # of each class of the full data: what a network is trained without
 
@@ -66,7 +66,7 @@ def temperature(settings: TemperatureSettings, bounds: list[float], row: Row) ->
         row.real_logits.unlink(missing_ok=True)
         result = as_it_came(distilled.temperature)
     else:
-        if not is_trained(row, trained_from):
+        if not is_made_from(row.real_logits, trained_from):
             write_real_logits(row, distilled, settings, trained_from)
         arrays = load_file(row.real_logits)
         result = fit(arrays["logits"], arrays["labels"], bounds)
@@ -107,12 +107,6 @@ def description_of(row: Row, settings: TemperatureSettings) -> list[dict]:
 def input_files(row: Row) -> list[Path]:
     """The files that the networks and their logits depend on. The test images are not among them."""
     return [row.distilled, row.prepared / "train.safetensors", row.prepared / "transform.safetensors"]
-
-
-def is_trained(row: Row, trained_from: str) -> bool:
-    """Whether the logits of these very networks are there."""
-    file = row.real_logits
-    return file.exists() and read_about(file).get("made_from") == trained_from
 
 
 def write_real_logits(

@@ -18,16 +18,9 @@ from stages.runtime.files import write_tensors
 from stages.settings.rows import Row
 from stages.settings.train import TrainKeys, TrainSettings
 from stages.training.flat import FlatNetwork, flat_convnet
+from stages.training.groups import Group, Setup, description, train_groups, train_settings
 from stages.training.objective import Loss
-from stages.training.repeats import (
-    Group,
-    Setup,
-    description,
-    input_files,
-    setup_of,
-    train_groups,
-    train_settings,
-)
+from stages.training.repeats import input_files, setup_of
 
 __all__ = ["train_row"]
 

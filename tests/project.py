@@ -48,6 +48,7 @@ PARAMS = {
         "focal_gamma": 1.0,
         "drop": True,
         "mixup_first": False,
+        "precision": "float32",
     },
     "calibrate": {"start": 1.5, "lr": 0.02, "max_iter": 50, "share": 0.1, "bounds": [0.05, 20.0]},
     "temperature": {"networks": 2, "images": 30},

@@ -31,7 +31,8 @@ from stages.settings.tables import TableKeys
 from stages.settings.train import TrainKeys
 from stages.svd import singular_values_of, without_largest
 from stages.training.flat import flat_convnet
-from stages.training.repeats import Setup, setup_of, train_settings
+from stages.training.groups import Setup, train_settings
+from stages.training.repeats import setup_of
 
 WHITENINGS = ("zca", "none", "gcn-zca")
 

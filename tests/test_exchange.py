@@ -26,7 +26,8 @@ from stages.settings.rows import Buffer, Row
 from stages.settings.train import TrainKeys
 from stages.tools.export import export
 from stages.training.flat import FlatNetwork
-from stages.training.repeats import setup_of, train_settings
+from stages.training.groups import train_settings
+from stages.training.repeats import setup_of
 
 SET = Path("data/sets/mine")  # the folder that the imported row reads
 ROW = "shapes-file"
@@ -175,6 +176,19 @@ def test_networks_are_trained_at_the_step_size_that_the_row_asks_for(lr, key, sh
     row = Row(ROW)
     schedule = setup_of(row, row.keys(TrainKeys), train_settings()).schedule
     assert schedule.lr == pytest.approx(float(taken[key]) if key else lr)
+
+
+def test_a_row_may_have_its_own_number_of_networks_and_precision(shapes, pair):
+    write_as_this_project(*pair)
+    take_in()
+    logits = {}
+    for precision in ("float32", "bfloat16"):
+        change("runs", ROW, train={"repeats": 3, "precision": precision})
+        run("train", ROW)
+        logits[precision] = load_file(Row(ROW).logits)["cross_entropy"]
+        assert len(logits[precision]) == 3 > project.PARAMS["train"]["repeats"]
+    assert not torch.equal(logits["float32"], logits["bfloat16"])
+    assert torch.allclose(logits["float32"], logits["bfloat16"], atol=0.3), "bfloat16 has three decimal digits"
 
 
 def test_a_set_without_a_teachers_step_size_cannot_be_trained_at_it(shapes, pair):

@@ -14,7 +14,8 @@ from stages.images.distilled import DistilledSet, load_set
 from stages.settings.rows import Row
 from stages.settings.train import TrainKeys
 from stages.train import kept_rows
-from stages.training.repeats import setup_of, train_settings
+from stages.training.groups import train_settings
+from stages.training.repeats import setup_of
 
 ROW = "shapes-random-ipc4"
 SETS = 3

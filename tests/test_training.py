@@ -28,6 +28,7 @@ SETTINGS = TrainSettings(
     focal_gamma=1.0,
     drop=True,
     mixup_first=False,
+    precision="float32",
 )
 SCHEDULE = Schedule(epochs=6, lr=0.05, batch=8, momentum=0.9, weight_decay=5e-4, drop=True)
 WITH_SNAPSHOTS = SCHEDULE._replace(keep_snapshots=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from stages.calibrators.optimum import Fit, optimum
 from stages.metrics.ece import ece
-from stages.metrics.scores import accuracy, confidence_gap, log_softmax, scores
+from stages.metrics.scores import accuracy, confidence_gap, log_softmax, scores_of_networks
 
 __all__ = ["RAW", "Judge", "Name", "confidence_of", "log_mean", "pooled"]
 
@@ -45,8 +45,8 @@ class Judge(NamedTuple):
 
     def scores(self, log_probabilities: list[np.ndarray]) -> dict[str, list[float]]:
         """Lists of one number a network, from its `(N, K)` log-probabilities."""
-        networks = [scores(log_p, self.labels, self.bins) for log_p in log_probabilities]
-        return {score: [of_network[score] for of_network in networks] for score in SCORES}
+        numbers = scores_of_networks(log_probabilities, self.labels, self.bins)
+        return {score: numbers[score] for score in SCORES}
 
     def top_scores(self, confidences: list[np.ndarray], logits: np.ndarray) -> dict[str, list[float]]:
         """The scores that need no other probability than that of the top class.

@@ -1,10 +1,12 @@
 """Accuracy and proper scores of `(N, K)` probabilities or log-probabilities against `(N,)` labels."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from stages.metrics.ece import ece
 
-__all__ = ["accuracy", "brier", "confidence_gap", "log_softmax", "nll", "scores"]
+__all__ = ["accuracy", "brier", "confidence_gap", "log_softmax", "nll", "scores", "scores_of_networks"]
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -51,3 +53,14 @@ def scores(log_probabilities: np.ndarray, labels: np.ndarray, bins: int) -> dict
         "brier": brier(probabilities, labels),
         "confidence_gap": confidence_gap(probabilities, labels),
     }
+
+
+def scores_of_networks(
+    log_probabilities: Iterable[np.ndarray], labels: np.ndarray, bins: int
+) -> dict[str, list[float]]:
+    """Every score as a list of one number a network, from the `(N, K)` log-probabilities of each."""
+    numbers: dict[str, list[float]] = {}
+    for log_p in log_probabilities:
+        for name, value in scores(log_p, labels, bins).items():
+            numbers.setdefault(name, []).append(value)
+    return numbers

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["code_version", "file_hash", "fingerprint", "read_json"]
+from stages.runtime.files import read_about
+
+__all__ = ["code_version", "file_hash", "fingerprint", "is_made_from", "read_json"]
 
 
 def fingerprint(*parts: object) -> str:
@@ -48,3 +50,8 @@ def _file_hash(path: Path, changed: int, size: int) -> str:
 def read_json(path: Path) -> dict:
     """What a former run has left; empty where there is nothing."""
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def is_made_from(file: Path, made_from: str) -> bool:
+    """Whether a file of `write_tensors` is there and says that it was made from this."""
+    return file.exists() and read_about(file).get("made_from") == made_from

@@ -18,6 +18,7 @@ class TrainSettings(Section):
     momentum: Ratio
     weight_decay: NotNegative
     drop: bool  # whether the second half has a tenth of the step size
+    precision: Literal["float32", "bfloat16"]  # of the products; weights are float32 either way
     holdout: Annotated[float, Field(gt=0, lt=1)]  # share of the distilled images that TS keeps from training
     mixup_alpha: Positive
     mixup_first: bool  # whether images are mixed before they are augmented, not after
@@ -32,6 +33,8 @@ class OwnTraining(Section):
     momentum: Ratio | None = None
     weight_decay: NotNegative | None = None
     drop: bool | None = None
+    precision: Literal["float32", "bfloat16"] | None = None
+    repeats: Count | None = None
 
 
 class TrainKeys(Section):

@@ -29,6 +29,7 @@ __all__ = [
     "GroupResults",
     "Setup",
     "description",
+    "own_settings",
     "schedule_of",
     "step_size_of",
     "train_groups",
@@ -80,8 +81,7 @@ def schedule_of(keys: TrainKeys, settings: TrainSettings, distilled: DistilledSe
     Raises:
         UserError: `lr: learned` or `lr: teacher`, but the set came without such a step size.
     """
-    own = {key: value for key, value in keys.train.model_dump().items() if value is not None}
-    settings = settings.model_copy(update=own)
+    settings = own_settings(keys, settings)
     return Schedule(
         epochs=keys.epochs,
         lr=step_size_of(keys, distilled, row),
@@ -91,7 +91,14 @@ def schedule_of(keys: TrainKeys, settings: TrainSettings, distilled: DistilledSe
         augment=keys.augment,
         drop=settings.drop,
         mix_first=settings.mixup_first,
+        precision=settings.precision,
     )
+
+
+def own_settings(keys: TrainKeys, settings: TrainSettings) -> TrainSettings:
+    """`train` of params.yaml, with what the row has otherwise."""
+    own = {key: value for key, value in keys.train.model_dump().items() if value is not None}
+    return settings.model_copy(update=own)
 
 
 def step_size_of(keys: TrainKeys, distilled: DistilledSet, row: str) -> float:

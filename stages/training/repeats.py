@@ -9,29 +9,9 @@ from stages.images.distilled import load_set
 from stages.images.prepared import load_split
 from stages.settings.rows import Row
 from stages.settings.train import TrainKeys, TrainSettings
-from stages.training.groups import (
-    Group,
-    GroupResults,
-    Setup,
-    description,
-    schedule_of,
-    step_size_of,
-    train_groups,
-    train_settings,
-)
+from stages.training.groups import Setup, own_settings, schedule_of
 
-__all__ = [
-    "Group",
-    "GroupResults",
-    "Setup",
-    "description",
-    "input_files",
-    "schedule_of",
-    "setup_of",
-    "step_size_of",
-    "train_groups",
-    "train_settings",
-]
+__all__ = ["input_files", "setup_of"]
 
 
 def setup_of(row: Row, keys: TrainKeys, settings: TrainSettings) -> Setup:
@@ -44,14 +24,15 @@ def setup_of(row: Row, keys: TrainKeys, settings: TrainSettings) -> Setup:
     distilled = load_set(row.distilled, row.prepared)
     test = load_split(row.prepared, "test")
     schedule = schedule_of(keys, settings, distilled, row.name)
+    repeats = own_settings(keys, settings).repeats
     return Setup(
         row=row.name,
         title=row.name,
         data=distilled.data,
-        rows=distilled.rows_of(settings.repeats),
+        rows=distilled.rows_of(repeats),
         test=test,
         schedule=schedule,
-        repeats=settings.repeats,
+        repeats=repeats,
         seed=row.seed,
         device=device,
     )
