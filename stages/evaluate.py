@@ -6,7 +6,7 @@ Temperatures were fitted without test images; here they are judged on them.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -14,13 +14,13 @@ from safetensors.numpy import load_file
 from stages.calibrators.optimum import optimum
 from stages.machine.cores import on_all_cores
 from stages.metrics.adaptive_ece import adaptive_ece
-from stages.metrics.bootstrap import ece_resampled, interval, smooth_ece_resampled, weights
+from stages.metrics.bootstrap import ece_resampled, estimate, smooth_ece_resampled, weights
 from stages.metrics.classwise_ece import classwise_ece
 from stages.metrics.ece import ece, reliability
 from stages.metrics.scores import log_softmax, scores
-from stages.metrics.smooth_ece import smooth_ece
+from stages.metrics.smooth_ece import CURVE, smooth_accuracy, smooth_ece
 from stages.runtime.errors import run_stage
-from stages.runtime.files import read_about, write_json
+from stages.runtime.files import read_about, write_json, write_text
 from stages.runtime.reuse import code_version, fingerprint, read_json
 from stages.settings.evaluate import EvaluateSettings
 from stages.settings.project import param
@@ -28,6 +28,9 @@ from stages.settings.rows import Row, finished_rows
 from stages.settings.section import parse
 
 __all__ = ["Method", "evaluate", "methods_of"]
+
+SMOOTH_RESAMPLES = 200  # of the test images, for the interval of the smooth ECE, which takes longer
+SWEPT = np.geomspace(0.25, 4, 25)  # temperatures; the one in the middle is 1
 
 
 class Method(NamedTuple):
@@ -91,6 +94,19 @@ class Confidence(NamedTuple):
     right: np.ndarray  # (N,) bool
 
 
+class Errors(NamedTuple):
+    """The ECE of the networks of a method."""
+
+    own: np.ndarray  # (S,), on the test images
+    resampled: np.ndarray  # (S, R), on each resample of them
+
+
+def errors_of(method: Method, logits: dict[str, np.ndarray], images: TestImages) -> Errors:
+    log_p = log_probabilities(method, logits)
+    own = [ece(np.exp(of_network), images.labels, images.bins) for of_network in log_p]
+    return Errors(np.array(own), resampled_ece(log_p, images))
+
+
 def top_class(log_p: np.ndarray, labels: np.ndarray) -> Confidence:
     return Confidence(np.exp(log_p.max(1)), log_p.argmax(1) == labels)
 
@@ -101,21 +117,35 @@ def log_probabilities(method: Method, logits: dict[str, np.ndarray]) -> list[np.
 
 
 def resampled_ece(log_p: list[np.ndarray], images: TestImages) -> np.ndarray:
-    """The mean over repeats of the ECE, in each resample of the test images: `(R,)`."""
-    repeats = []
-    for of_repeat in log_p:
-        top = top_class(of_repeat, images.labels)
-        repeats.append(ece_resampled(top.confidence, top.right, images.resamples, images.bins))
-    return np.mean(repeats, 0)
+    """The ECE of each network in each resample of the test images: `(S, R)`."""
+    networks = []
+    for of_network in log_p:
+        top = top_class(of_network, images.labels)
+        networks.append(ece_resampled(top.confidence, top.right, images.resamples, images.bins))
+    return np.stack(networks)
 
 
 def resampled_smooth_ece(log_p: list[np.ndarray], images: TestImages) -> np.ndarray:
-    """The mean over repeats of the smooth ECE, in each resample of the test images: `(R,)`."""
-    repeats = []
-    for of_repeat in log_p:
-        top = top_class(of_repeat, images.labels)
-        repeats.append(smooth_ece_resampled(top.confidence, top.right, images.resamples))
-    return np.mean(repeats, 0)
+    """The smooth ECE of each network in the first resamples of the test images: `(S, SMOOTH_RESAMPLES)`."""
+    networks = []
+    for of_network in log_p:
+        top = top_class(of_network, images.labels)
+        few = images.resamples[:SMOOTH_RESAMPLES]
+        networks.append(smooth_ece_resampled(top.confidence, top.right, few))
+    return np.stack(networks)
+
+
+def smoothed(log_p: list[np.ndarray], labels: np.ndarray) -> dict[str, list]:
+    """The smooth reliability diagram of each network: `confidence` `(M,)`, and `accuracy` `(S, M)` there.
+
+    None stands where a network has next to no prediction.
+    """
+    accuracies = []
+    for of_network in log_p:
+        top = top_class(of_network, labels)
+        curve = smooth_accuracy(top.confidence, top.right)
+        accuracies.append([None if np.isnan(value) else round(value, 4) for value in curve.tolist()])
+    return {"confidence": CURVE.tolist(), "accuracy": accuracies}
 
 
 def further_scores(log_p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -129,13 +159,10 @@ def further_scores(log_p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def measured(method: Method, logits: dict[str, np.ndarray], images: TestImages, raw_ece: np.ndarray) -> dict:
-    """Every score of a method by repeat, the reliability diagram of all its networks, and 95 % intervals.
+def measured(method: Method, logits: dict[str, np.ndarray], images: TestImages, raw: Errors) -> dict:
+    """Every score of a method by repeat, its reliability diagrams, and 95 % intervals.
 
-    The intervals are of the mean over repeats, over resamples of the test images.
-
-    Args:
-        raw_ece: `(R,)`, the resampled ECE of Raw.
+    The intervals are of the mean over repeats, over networks and test images together.
     """
     log_p = log_probabilities(method, logits)
     result: dict = {}
@@ -145,18 +172,42 @@ def measured(method: Method, logits: dict[str, np.ndarray], images: TestImages, 
         numbers["temperature"] = method.temperatures[repeat]
         for key, value in numbers.items():
             result.setdefault(key, []).append(value)
-    resampled = resampled_ece(log_p, images)
+    errors = Errors(np.array(result["ece"]), resampled_ece(log_p, images))
+    own_smooth = np.array(result["smooth_ece"])
     pooled = np.exp(np.concatenate(log_p))
     diagram = reliability(pooled, np.tile(images.labels, len(log_p)), images.bins)
+    estimates = {
+        "ece": estimate(*errors),
+        "smooth_ece": estimate(own_smooth, resampled_smooth_ece(log_p, images)),
+        "difference_to_raw": estimate(errors.own - raw.own, errors.resampled - raw.resampled),
+    }
     return result | {
         "bound_hit": method.bound_hits,
-        "interval": {
-            "ece": interval(resampled),
-            "smooth_ece": interval(resampled_smooth_ece(log_p, images)),
-        },
-        "difference_to_raw": interval(resampled - raw_ece),
+        "interval": {key: estimates[key][1:] for key in ("ece", "smooth_ece")},
+        "difference_to_raw": estimates["difference_to_raw"][1:],
+        "corrected": {key: value for key, (value, _, _) in estimates.items()},
         "reliability": {key: values.tolist() for key, values in diagram.items()},
+        "smooth": smoothed(log_p, images.labels),
     }
+
+
+def sweep(logits: dict[str, np.ndarray], labels: np.ndarray, bins: int) -> dict[str, Any]:
+    """The ECE and the reliability diagram of every group of networks at each of some temperatures.
+
+    The ECE is the mean over networks; the diagram is of all networks together.
+    """
+    groups: dict[str, dict[str, list]] = {}
+    for group, of_group in logits.items():
+        groups[group] = {}
+        for temperature in SWEPT:
+            p = [np.exp(log_softmax(z / temperature)) for z in of_group]
+            eces = [ece(of_network, labels, bins) for of_network in p]
+            diagram = reliability(np.concatenate(p), np.tile(labels, len(p)), bins)
+            numbers = {"ece": round(float(np.mean(eces)), 5)}
+            numbers |= {key: values.round(4).tolist() for key, values in diagram.items()}
+            for key, value in numbers.items():
+                groups[group].setdefault(key, []).append(value)
+    return {"temperatures": SWEPT.round(4).tolist(), "groups": groups}
 
 
 def evaluate(settings: EvaluateSettings, bounds: list[float], row: Row) -> None:
@@ -178,17 +229,28 @@ def evaluate(settings: EvaluateSettings, bounds: list[float], row: Row) -> None:
     changed = [name for name in methods if former.get(name, {}).get("made_from") != made_from[name]]
     if changed:
         images = TestImages(labels, weights(len(labels), settings.resamples, 0), settings.bins)
-        raw_ece = resampled_ece(log_probabilities(methods["raw"], logits), images)
+        raw = errors_of(methods["raw"], logits, images)
     results = {}
     for name, method in methods.items():
         if name in changed:
-            results[name] = measured(method, logits, images, raw_ece) | {"made_from": made_from[name]}
+            results[name] = measured(method, logits, images, raw) | {"made_from": made_from[name]}
         else:
             results[name] = former[name]
     whole = {"row": row.name, "mask_ratio": fitted["mask_ratio"], "test_images": len(labels)}
     whole |= training_of(row)
+    whole["sweep"] = swept(row, logits, labels, settings.bins)
     write_json(row.results, whole | {"methods": results})
     write_json(row.metrics, metrics_of(results))
+    write_text(row.reliability, bins_as_csv(results))
+
+
+def swept(row: Row, logits: dict[str, np.ndarray], labels: np.ndarray, bins: int) -> dict[str, Any]:
+    """The `sweep` of a row, which is kept where its logits and the code are the same."""
+    made_from = fingerprint(labels, bins, code_version("evaluate"), *logits.values())
+    former = read_json(row.results).get("sweep", {})
+    if former.get("made_from") == made_from:
+        return former
+    return sweep(logits, labels, bins) | {"made_from": made_from}
 
 
 def training_of(row: Row) -> dict[str, float]:
@@ -203,6 +265,18 @@ def metrics_of(results: dict[str, dict]) -> dict[str, float]:
     for name, numbers in results.items():
         means[f"ece_{name}"] = np.mean(numbers["ece"])
     return {key: round(100 * float(mean), 3) for key, mean in means.items()}
+
+
+def bins_as_csv(results: dict[str, dict]) -> str:
+    """A line for each bin of each method's reliability diagram that has predictions, for `dvc plots`."""
+    lines = ["method,confidence,accuracy,share"]
+    for method, numbers in results.items():
+        diagram = numbers["reliability"]
+        total = sum(diagram["count"])
+        for count, confidence, accuracy in zip(diagram["count"], diagram["confidence"], diagram["accuracy"]):
+            if count:
+                lines.append(f"{method},{confidence:.4f},{accuracy:.4f},{count / total:.4f}")
+    return "\n".join(lines) + "\n"
 
 
 def main(*names: str) -> None:

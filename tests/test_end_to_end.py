@@ -6,6 +6,7 @@ from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from project import (
@@ -312,6 +313,28 @@ def test_one_row_alone_leaves_the_others_as_they_are(copy):
     Row(NAME).results.unlink()
     run("evaluate", NAME)
     assert Row(NAME).results.exists() and other.results.stat().st_mtime_ns == stamp
+
+
+def test_the_sweep_at_temperature_1_is_raw_and_the_other_losses():
+    for name in ROWS:
+        swept = json.loads(Row(name).results.read_text())["sweep"]
+        at_1 = swept["temperatures"].index(1)
+        for method, numbers in methods(name).items():
+            group = swept["groups"].get("cross_entropy" if method == "raw" else method)
+            if group:
+                assert group["ece"][at_1] == pytest.approx(np.mean(numbers["ece"]), abs=1e-5)
+                assert group["count"][at_1] == numbers["reliability"]["count"]
+
+
+def test_dvcs_plots_have_every_bin_with_a_prediction():
+    for name in ROWS:
+        bins = pd.read_csv(Row(name).reliability)
+        for method, numbers in methods(name).items():
+            of_method = bins[bins["method"] == method]
+            diagram = {key: np.array(values) for key, values in numbers["reliability"].items()}
+            filled = diagram["count"] > 0
+            assert of_method["accuracy"].to_numpy() == pytest.approx(diagram["accuracy"][filled], abs=1e-4)
+            assert of_method["share"].sum() == pytest.approx(1, abs=1e-3)
 
 
 def test_the_ablation_at_the_papers_settings_is_the_rows_own_mts():

@@ -5,17 +5,19 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.stats
 from conftest import ROOT
 from scipy.optimize import brentq
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from benchmarks.coverage import World, coverage
 from stages.metrics.adaptive_ece import adaptive_ece
-from stages.metrics.bootstrap import ece_resampled, interval, smooth_ece_resampled, weights
+from stages.metrics.bootstrap import ece_resampled, estimate, smooth_ece_resampled, weights
 from stages.metrics.classwise_ece import classwise_ece
 from stages.metrics.ece import ece
 from stages.metrics.ood import auroc, fpr95
-from stages.metrics.smooth_ece import smooth_ece
+from stages.metrics.smooth_ece import CURVE, smooth_accuracy, smooth_ece
 
 # (kind, count, seed) of `drawn` -> relplot.smECE of relplot 1.0.3 with numpy 2.4.6
 RELPLOT = {
@@ -207,6 +209,20 @@ def test_smooth_ece_of_a_calibrated_network_falls_with_the_cube_root_of_the_coun
     assert of_many < 0.005
 
 
+def test_the_smooth_curve_is_the_mean_under_the_reflected_kernel():
+    confidence, right = drawn("mixed", 10_000, 4)
+    sigma = smooth_ece(confidence, right)
+    curve = smooth_accuracy(confidence, right)
+    shown = ~np.isnan(curve)
+    expected = []
+    for point in CURVE[shown]:
+        mirrors = (confidence, -confidence, 2 - confidence)
+        kernel = sum(np.exp(-(((point - mirror) / sigma) ** 2) / 2) for mirror in mirrors)
+        expected.append((kernel * right).sum() / kernel.sum())
+    assert curve[shown] == pytest.approx(np.array(expected), abs=0.01)
+    assert shown[CURVE > 0.45].all() and not shown[CURVE < 0.1].any(), "there are no predictions below 0.3"
+
+
 # ---- bootstrap ----
 
 
@@ -229,7 +245,7 @@ def test_a_resample_is_the_data_with_copies():
     p[:3] = [1.0, 0.0, 0.0]  # confidences on the edges of bins
     p[3:6] = [0.7, 0.2, 0.1]
     confidence, right = top(p, labels)
-    w = weights(400, 6, 0)
+    w = weights(400, 6, 0).astype(np.float64)
     copies = [np.repeat(np.arange(400), row.astype(int)) for row in w]
     for bins in (10, 15):
         expected = [ece(p[rows], labels[rows], bins) for rows in copies]
@@ -238,19 +254,31 @@ def test_a_resample_is_the_data_with_copies():
     assert smooth_ece_resampled(confidence, right, w) == pytest.approx(expected)
 
 
-def test_the_interval_is_the_middle():
-    assert interval(np.random.default_rng(0).permutation(1001)) == pytest.approx((25, 975))
-    assert interval(np.arange(1001), 0.5) == pytest.approx((250, 750))
-
-
 @pytest.mark.parametrize("resampled", [ece_resampled, smooth_ece_resampled])
 def test_the_interval_of_one_confidence_is_the_binomials(resampled):
     """With the confidence 0.9 throughout, the error is 0.9 - accuracy, whose spread is known."""
     right = np.arange(2000) < 1400
-    low, high = interval(resampled(np.full(2000, 0.9), right, weights(2000, 2000, 0)))
+    values = resampled(np.full(2000, 0.9), right, weights(2000, 2000, 0))
+    value, low, high = estimate(np.array([0.2]), values[None])
     half = 1.96 * np.sqrt(0.7 * 0.3 / 2000)
+    assert value == pytest.approx(0.2, abs=0.1 * half)
     assert low == pytest.approx(0.2 - half, abs=0.1 * half)
     assert high == pytest.approx(0.2 + half, abs=0.1 * half)
+
+
+def test_without_noise_of_images_the_interval_is_students():
+    own = np.random.default_rng(0).normal(0.1, 0.02, 5)
+    resampled = np.repeat(own[:, None], 10, 1)
+    value, low, high = estimate(own, resampled)
+    expected = scipy.stats.t.interval(0.95, 4, own.mean(), scipy.stats.sem(own))
+    assert value == pytest.approx(own.mean())
+    assert (low, high) == pytest.approx(expected)
+
+
+def test_what_resampling_adds_to_an_error_is_taken_off():
+    own = np.full(3, 0.05)
+    resampled = 0.06 + np.random.default_rng(0).normal(0, 1e-4, (3, 5000))
+    assert estimate(own, resampled).value == pytest.approx(0.04, abs=1e-5)
 
 
 @pytest.mark.parametrize("resampled", [ece_resampled, smooth_ece_resampled])
@@ -260,11 +288,18 @@ def test_pairing_narrows_a_difference(resampled):
     w = weights(1000, 200, 0)
 
     def width(other_weights: np.ndarray) -> float:
-        other = resampled(confidence**0.9, right, other_weights)
-        low, high = interval(resampled(confidence, right, w) - other)
+        difference = resampled(confidence, right, w) - resampled(confidence**0.9, right, other_weights)
+        _, low, high = estimate(np.array([0.0]), difference[None])
         return high - low
 
     assert width(w) < width(weights(1000, 200, 1)) / 5
+
+
+def test_the_intervals_of_made_up_networks_contain_the_truth():
+    """95 of 100 should, which in 300 trials are 91 to 99; of their differences to T, more do."""
+    covered = coverage(World(images=450, slope=0.6, spread=0.1), trials=300, resamples=100)
+    assert 0.91 <= covered["ece"]["coverage"] <= 0.99
+    assert covered["difference"]["coverage"] >= 0.91
 
 
 def test_resampling_raises_the_ece_of_a_calibrated_network():

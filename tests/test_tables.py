@@ -56,13 +56,17 @@ METHODS = {
     "a": {
         "raw": method(0.05),
         "ts": method(0.04, accuracy=0.69),
-        "mixup": method(0.2),
+        "mixup": method(0.2, difference=(0.1, 0.2)),
         "mts": method(0.0123, gap=-0.005, difference=(-0.05, -0.03)),
     },
     "a-mdt": {"raw": method(0.03, accuracy=0.65), "mts": method(0.02, difference=(-0.02, 0.01))},
     "a-ds": {"raw": method(0.06), "mts": method(0.07, difference=(0.005, 0.02), hit=True)},
-    "b": {"raw": method(0.2, gap=0.2), "mixup": method(0.1), "mts": method(0.3, gap=-0.3)},
-    "c": {"raw": method(0.1), "mixup": method(0.11), "mts": method(0.02)},
+    "b": {
+        "raw": method(0.2, gap=0.2),
+        "mixup": method(0.1),
+        "mts": method(0.3, gap=-0.3, difference=(0.05, 0.15)),
+    },
+    "c": {"raw": method(0.1), "mixup": method(0.11, difference=(0.001, 0.02)), "mts": method(0.02)},
     "full": {"raw": method(0.04, repeats=1)},
 }
 RESULTS = Results(
@@ -248,8 +252,9 @@ def test_differences_count_the_rows_whose_interval_excludes_zero():
     assert table["b"]["TS"] == "-"
     assert table["d"]["MTS"] == "missing"
     assert table["# better than Raw, the paper's rows (4)"]["MTS"] == "1 of 3"
-    assert table["# better than Raw, other rows (2)"]["MTS"] == "0"
-    assert table["# worse than Raw, other rows (2)"]["MTS"] == "1"
+    assert table["# worse than Raw, the paper's rows (4)"]["MTS"] == "1 of 3"
+    assert table["# better than Raw, other distilled rows (2)"]["MTS"] == "0"
+    assert table["# worse than Raw, other distilled rows (2)"]["MTS"] == "1"
 
 
 def test_overcalibration_counts_the_networks_with_a_negative_gap():
@@ -335,35 +340,39 @@ def test_a_table_is_written_as_csv_markdown_and_latex(tmp_path):
 # Budgets, step sizes, held-out images, optional losses, sets
 
 
-RAW_AND_MTS = {"raw": method(0.1), "mts": method(0.2)}
+RAW_AND_MTS = {"raw": method(0.1), "mts": method(0.2, difference=(0.05, 0.15))}
+UNDECIDED = {"raw": method(0.1), "mts": method(0.2, difference=(-0.05, 0.25))}
 
 
 def test_rows_of_the_paper_reduced_rows_and_all_others_are_counted_apart():
-    """Real images are among the others, whatever their budget; so are sets that the paper does not have."""
+    """Real images are counted apart whatever their budget; so are sets that the paper does not have."""
     rows = {
         "published": row(),
         "reduced": row("dc", budget="reduced", budget_note="few iterations"),
         "imported": row("file", made_by="dsa", budget="reduced", budget_note="few images"),
         "not-in-paper": row("rtp", ipc=10),
         "own": row(suite="made-up", budget=None),
+        "undecided": row(suite="made-up", budget=None),
         "random": row("random", budget=None),
         "random-reduced": row("random", budget="reduced"),
         "without-results": row(),
     }
     methods = {name: RAW_AND_MTS for name in rows if name != "without-results"}
-    methods["own"] = {"raw": method(0.1), "mts": method(0.05)}
+    methods["own"] = {"raw": method(0.1), "mts": method(0.05, difference=(-0.06, -0.04))}
+    methods["undecided"] = UNDECIDED
     table = lines(paper_tables.table1(with_rows(rows, methods)))
     counts = {name: line["MTS"] for name, line in table.items() if name.startswith("#")}
     assert counts == {
         "# worse than Raw, the paper's rows (1)": "1",
         "# worse than Raw, reduced rows (2)": "2",
-        "# worse than Raw, other rows (4)": "3",
+        "# worse than Raw, other distilled rows (3)": "1",
+        "# worse than Raw, rows of real images (2)": "2",
     }
 
 
 def test_a_count_is_shown_only_if_there_is_such_a_row():
     table = lines(paper_tables.table1(with_rows({"own": row(budget=None)}, {"own": RAW_AND_MTS})))
-    assert list(table) == ["own", "# worse than Raw, other rows (1)"]
+    assert list(table) == ["own", "# worse than Raw, other distilled rows (1)"]
     table = lines(paper_tables.table1(with_rows({"own": row(budget=None)}, {})))
     assert list(table) == ["own"]
 
@@ -451,7 +460,8 @@ def test_the_loss_with_p_detached_has_a_column_where_a_row_has_it():
     for make in (paper_tables.table1, paper_tables.table4, further_tables.intervals):
         assert "Focal, p detached" not in make(RESULTS).text
         assert "Focal" in make(RESULTS).text
-    methods = {"a": RAW_AND_MTS | {"focal_detached": method(0.3)}, "b": RAW_AND_MTS}
+    detached = {"focal_detached": method(0.3, difference=(0.1, 0.3))}
+    methods = {"a": RAW_AND_MTS | detached, "b": RAW_AND_MTS}
     results = with_rows({"a": row(), "b": row("dc")}, methods)
     table = lines(paper_tables.table1(results))
     assert (table["a"]["Focal, p detached"], table["b"]["Focal, p detached"]) == ("30.00 ± 1.00", "-")

@@ -9,10 +9,12 @@ if the error changes its sign between confidences.
 
 import numpy as np
 
-__all__ = ["fixed_point", "residuals", "smooth_ece"]
+__all__ = ["CURVE", "fixed_point", "residuals", "smooth_accuracy", "smooth_ece"]
 
 # Cells of the grid on [0, 1]. They are finer than the bandwidth: about 0.01 for 10,000 samples without error.
 CELLS = 512
+CURVE = (np.arange(0, CELLS, 16) + 0.5) / CELLS  # where the curve of a diagram is drawn
+DENSE = 0.02  # a curve ends where there are fewer predictions than this share of an even spread
 STEPS = 14  # each at least halves the interval of the bandwidth
 
 
@@ -59,6 +61,34 @@ def fixed_point(cells: np.ndarray) -> np.ndarray:
         low = np.maximum(low, np.minimum(sigma, value))
         high = np.minimum(high, np.maximum(sigma, value))
     return value
+
+
+def smooth_accuracy(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The accuracy at the confidences `CURVE`, smoothed by the kernel of the smECE, whose bandwidth it is.
+
+    It is the curve of the smooth reliability diagram, section 4 of the source. nan where there is next to no
+    prediction.
+
+    Args:
+        confidence: `(N,)`, of the top class, in [0, 1].
+        right: `(N,)`, 1 where the top class is the label.
+    """
+    sigma = max(smooth_ece(confidence, right), 1 / CELLS)
+    cell = np.minimum((confidence * CELLS).astype(int), CELLS - 1)
+    counts = np.bincount(cell, minlength=CELLS)
+    counts_right = np.bincount(cell, right, CELLS)
+    step = CELLS // len(CURVE)
+    density = _heated(counts, sigma)[::step]
+    is_dense = density * CELLS > DENSE * len(confidence)
+    accuracy = _heated(counts_right, sigma)[::step] / np.where(is_dense, density, 1)
+    return np.where(is_dense, accuracy, np.nan)
+
+
+def _heated(cells: np.ndarray, sigma: float) -> np.ndarray:
+    """`(CELLS,)` values after the Gaussian with this standard deviation, which is reflected at 0 and 1."""
+    waves = np.fft.rfft(np.concatenate([cells, cells[::-1]]))
+    frequency = np.pi * np.arange(CELLS + 1)
+    return np.fft.irfft(waves * np.exp(-((frequency * sigma) ** 2) / 2))[:CELLS]
 
 
 def smooth_ece(confidence: np.ndarray, right: np.ndarray) -> float:

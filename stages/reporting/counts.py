@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from stages.reporting.cells import ABSENT, Results
 
 __all__ = ["COUNTED_APART", "OF_FEWER", "count", "counted_groups", "worse_than_raw"]
@@ -11,10 +9,12 @@ __all__ = ["COUNTED_APART", "OF_FEWER", "count", "counted_groups", "worse_than_r
 REFERENCES = ("random", "kmeans", "full")  # backbones that take real images as they are
 PAPERS = "the paper's rows"  # published settings, and the paper has numbers for it
 REDUCED = "reduced rows"
-OTHERS = "other rows"  # sets that the paper does not have, and real images
+OTHERS = "other distilled rows"  # sets that the paper does not have
+REAL = "rows of real images"  # the references
 COUNTED_APART = (
-    "The paper's rows are those that it has numbers for, with the published settings. Reduced rows are"
-    " counted apart, and so are all others, real images among them. In brackets: how many rows have results."
+    "The paper's rows are those that it has numbers for, with the published settings. Reduced rows, other"
+    " distilled rows and the references of real images are counted apart. In brackets: how many rows have"
+    " results."
 )
 OF_FEWER = "`1 of 2`: the method exists for two of them."
 
@@ -28,7 +28,7 @@ def counted_groups(results: Results, of_paper: Iterable[str]) -> dict[str, Resul
         of_paper: the rows that the paper has numbers for.
     """
     printed = set(of_paper)
-    groups: dict[str, list[str]] = {PAPERS: [], REDUCED: [], OTHERS: []}
+    groups: dict[str, list[str]] = {PAPERS: [], REDUCED: [], OTHERS: [], REAL: []}
     for name, row in results.rows.items():
         if name not in results.evaluated:
             continue
@@ -36,19 +36,25 @@ def counted_groups(results: Results, of_paper: Iterable[str]) -> dict[str, Resul
             groups[PAPERS].append(name)
         elif row.budget == "reduced" and (name in printed or row.method not in REFERENCES):
             groups[REDUCED].append(name)
+        elif row.method in REFERENCES:
+            groups[REAL].append(name)
         else:
             groups[OTHERS].append(name)
     return {f"{group} ({len(names)})": results.of(names) for group, names in groups.items() if names}
 
 
 def worse_than_raw(results: Results, method: str) -> list[bool]:
-    """Whether the mean ECE by a method is higher than by Raw, for each row that has both."""
+    """Whether the ECE by a method is higher than by Raw, for each row that has both.
+
+    It is where the 95 % interval of their difference, over networks and test images, lies above zero. Rows
+    without an interval, which are results of older versions, are left out.
+    """
     worse = []
     for row in results.rows:
-        raw = results.method(row, "raw")
         calibrated = results.method(row, method)
-        if raw and calibrated:
-            worse.append(bool(np.mean(calibrated["ece"]) > np.mean(raw["ece"])))
+        if calibrated and "difference_to_raw" in calibrated and results.method(row, "raw"):
+            low, _ = calibrated["difference_to_raw"]
+            worse.append(low > 0)
     return worse
 
 

@@ -54,11 +54,12 @@ def scores(results: Results) -> Table:
                 numbers.append(_score_numbers(row, key, method))
     notes = [
         f"{REPEATS[0].upper()}{REPEATS[1:]}; in percent, but NLL in nats and Brier's score in [0, 2]."
-        " In brackets the 95 % bootstrap interval over test images of the mean.",
+        " In brackets the 95 % interval of the mean, over networks and test images together.",
         "ECE with 10 bins as in the paper, and 15; adaptive ECE: bins of equal count; classwise ECE: mean"
         " over classes; smooth ECE: without bins.",
-        "A resampled binned ECE is biased upwards, so its interval can lie above the value; to compare two"
-        " methods, take the intervals of their difference (next table).",
+        "Noise of the test images can only raise an ECE. The interval is around the ECE without what noise"
+        " has added, so it may lie below the value that is printed, most of all with few test images. To"
+        " compare two methods, take the intervals of their difference (table `intervals`).",
     ]
     return Table("Scores of every method", pd.DataFrame(lines), pd.DataFrame(numbers), notes)
 
@@ -93,7 +94,7 @@ def _score_numbers(row: str, key: str, method: dict[str, Any]) -> dict[str, Any]
 
 
 def intervals(results: Results) -> Table:
-    """The difference between each method's ECE and Raw's, with its 95 % interval over the test images."""
+    """The difference between each method's ECE and Raw's, with its 95 % interval."""
     lines: list[dict[str, str]] = []
     numbers: list[dict[str, Any]] = []
     titles = results.columns()
@@ -109,10 +110,12 @@ def intervals(results: Results) -> Table:
     for group, rows in counted_groups(results, in_paper(results.rows)).items():
         lines += _better_and_worse(group, rows, titles)
     notes = [
-        "ECE minus Raw's in percentage points, mean over repeats, with the 95 % interval of a paired"
-        " bootstrap over the test images: negative is better.",
-        "The counts are of rows whose interval excludes zero. It covers the choice of test images, not that"
-        f" of the distilled set. {COUNTED_APART} {OF_FEWER}",
+        "ECE minus Raw's in percentage points, mean over repeats, with the 95 % interval over networks and"
+        " test images together, paired by both: negative is better. The interval is around the difference"
+        " without what noise has added to either ECE.",
+        "The counts are of rows whose interval excludes zero. It covers the choice of networks and of test"
+        " images; that of the distilled set only where repeats have sets of their own (§)."
+        f" {COUNTED_APART} {OF_FEWER}",
     ]
     return Table("Differences in ECE to Raw", pd.DataFrame(lines), pd.DataFrame(numbers), notes)
 

@@ -335,8 +335,9 @@ def _ece_notes(results: Results, paper: dict[str, Any]) -> list[str]:
         " images.",
         f"T = {results.start:g} is where the early-stopped fits start: no fit at all. Oracle T is fitted on"
         " the test labels: the best that one temperature can do in NLL, not a result.",
-        '`# worse than Raw` counts the rows that a method makes worse: the paper\'s "# over-calibration".'
-        f" {COUNTED_APART} {OF_FEWER}",
+        "`# worse than Raw` counts the rows that a method makes worse, as far as the 95 % interval of the"
+        " difference over networks and test images tells (table `intervals`); the paper's"
+        f' "# over-calibration" counts by the mean. {COUNTED_APART} {OF_FEWER}',
         "† a temperature ended on a bound. `-`: does not exist for the row (TS cannot hold out images at one"
         " image a class). `missing`: no result yet.",
     ]

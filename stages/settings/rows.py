@@ -159,6 +159,11 @@ class Row(Entry):
         return REPORTS / "metrics" / f"{self.name}.json"
 
     @property
+    def reliability(self) -> Path:
+        """The reliability diagram of every method, for `dvc plots`."""
+        return REPORTS / "reliability" / f"{self.name}.csv"
+
+    @property
     def ablation(self) -> Path:
         return DATA / "ablate" / f"{self.name}.json"
 
