@@ -53,7 +53,7 @@ def distill(row: Row) -> None:
         "seed": row.seed,
     }
     with scratch(f"distill-{row.name}", about, input_files(row)) as folder:
-        learned = learn(backbone, folder / "state.safetensors", row.name)
+        learned = learn(backbone, folder / "state.safetensors", row.name, row.curve)
         write_tensors(row.distilled, tensors_of(backbone), {**about, "skipped_updates": learned.skipped})
         write_curve(row.curve, learned.curve)
 

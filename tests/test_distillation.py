@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -117,8 +118,11 @@ def test_a_killed_distillation_resumes_to_the_same_end(tmp_path, monkeypatch):
 
     killed = Parabola(bad=(3, 20), loss=killed_at_11)
     state = tmp_path / "state.safetensors"
+    curve = tmp_path / "curve.csv"
     with pytest.raises(KeyboardInterrupt):
-        learn(killed.backbone, state, "row")
+        learn(killed.backbone, state, "row", curve)
+    watched = pd.read_csv(curve)
+    assert watched["loss"].tolist() == pytest.approx(expected.curve["loss"][:11], rel=1e-5)
     resumed = Parabola(bad=(3, 20))
     assert learn(resumed.backbone, state, "row") == expected
     assert torch.equal(resumed.images(), whole.images())

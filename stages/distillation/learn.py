@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from stages.distillation.backbone import Backbone, Gradients, Variable
 from stages.runtime.errors import UserError
-from stages.runtime.files import read_about, write_tensors
+from stages.runtime.files import read_about, write_curve, write_tensors
 
 __all__ = ["Learned", "learn"]
 
@@ -26,7 +26,7 @@ class Learned(NamedTuple):
     skipped: int  # updates
 
 
-def learn(backbone: Backbone, checkpoint: Path | None, name: str) -> Learned:
+def learn(backbone: Backbone, checkpoint: Path | None, name: str, curve: Path | None = None) -> Learned:
     """Run all iterations of a backbone, which leaves its variables at their last values.
 
     An update is skipped if the loss or a gradient is not finite, or if a variable would leave its range.
@@ -34,6 +34,7 @@ def learn(backbone: Backbone, checkpoint: Path | None, name: str) -> Learned:
     Args:
         checkpoint: a file to resume from and to save to every half minute.
         name: of the row, for messages.
+        curve: a file that gets the curve so far whenever the state is saved, for those who watch a long run.
 
     Raises:
         UserError: ten updates in a row were skipped.
@@ -57,6 +58,8 @@ def learn(backbone: Backbone, checkpoint: Path | None, name: str) -> Learned:
         bar.set_postfix(loss=mean_loss, skipped=state.skipped)
         if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
             state.save(checkpoint)
+            if curve:
+                write_curve(curve, state.curve)
             saved = time.monotonic()
     return Learned(state.curve, state.skipped)
 
