@@ -188,7 +188,7 @@ def test_a_row_may_have_its_own_number_of_networks_and_precision(shapes, pair):
         logits[precision] = load_file(Row(ROW).logits)["cross_entropy"]
         assert len(logits[precision]) == 3 > project.PARAMS["train"]["repeats"]
     assert not torch.equal(logits["float32"], logits["bfloat16"])
-    assert torch.allclose(logits["float32"], logits["bfloat16"], atol=0.3), "bfloat16 has three decimal digits"
+    assert torch.allclose(logits["float32"], logits["bfloat16"], atol=0.3), "bfloat16 rounds"
 
 
 def test_a_set_without_a_teachers_step_size_cannot_be_trained_at_it(shapes, pair):

@@ -330,7 +330,10 @@ def test_sets_without_a_licence_are_not_linked():
 def test_every_set_has_a_row():
     assert {row["distill"]["source"] for row in ROWS.values()} == ENTRIES.keys()
     for name, row in ROWS.items():
-        assert row["budget"] == "published" and name.removesuffix("-teacher").endswith("-released")
+        is_rounded = row["train"].get("precision") == "bfloat16"
+        assert name.endswith("-bf16") == is_rounded
+        assert row["budget"] == ("reduced" if is_rounded else "published")
+        assert name.removesuffix("-bf16").removesuffix("-teacher").endswith("-released")
         plain = "ZCA" not in ENTRIES[row["distill"]["source"]].normalisation
         assert row["dataset"].endswith("-plain") == plain
 

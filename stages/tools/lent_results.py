@@ -10,6 +10,7 @@
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from stages.settings.tables import TableKeys
 from stages.tools.circumstances import circumstances
 from stages.tools.lent_stages import buffers_of
 
-__all__ = ["write_arrays", "write_piece", "write_results"]
+__all__ = ["write_arrays", "write_numbers", "write_piece", "write_results"]
 
 LIMIT = 16 * 2**20 - 2**18  # bytes of numbers in a file; the rest is for its header
 POINTS = 1000  # of a curve
@@ -63,9 +64,16 @@ def write_results(rows: list[Row], finished: set[str], out: Path) -> None:
     numbers = former.get("rows", {})
     for row in rows:
         numbers[row.name] = numbers_of(row, finished)
-    write_json(out / "metrics.json", {"rows": numbers, "left_out": left_out})
+    write_numbers(out / "metrics.json", {"rows": numbers, "left_out": left_out})
     write_text(out / "tables.md", tables_text(numbers))
     write_curves(out / "curves.csv", rows, finished)
+
+
+def write_numbers(path: Path, values: dict[str, Any]) -> None:
+    """JSON with every list of numbers in a line, which is a fifth of the lines."""
+    text = json.dumps(values, indent=1, allow_nan=False)
+    lists = re.compile(r"\[[^\[\]{}]*\]")
+    write_text(path, lists.sub(lambda match: " ".join(match[0].split()), text) + "\n")
 
 
 def numbers_of(row: Row, finished: set[str]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from stages.calibrators.optimum import Fit, optimum
 from stages.images.prepared import LabelledImages
 from stages.metrics.ece import reliability
 from stages.metrics.scores import log_softmax, scores
-from stages.reporting.figures import figure1
+from stages.reporting.reliability import figure1
 from stages.runtime.errors import UserError, run_stage
 from stages.runtime.files import replacing, write_json
 from stages.settings.calibrate import CalibrateSettings
