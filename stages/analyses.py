@@ -4,29 +4,23 @@
 
 The figures are of the suites that dvc.yaml lists, as far as their rows have results. Quick rows have figures
 of their own, whose names end in `-quick`. A figure is drawn again only when it has changed. `report` draws
-Figures 1 and 10.
+Figures 1 and 10, and Figures 8 and 9 of rows that did not run here.
 """
 
 from pathlib import Path
 
 import numpy as np
 
+from stages.reporting.ablation_figures import ablation_figures
+from stages.reporting.decompositions import Compared, figure3, figure5, figure13
 from stages.reporting.detection import detection
 from stages.reporting.drawing import Drawn, write_figures
-from stages.reporting.figures import (
-    MaximumLogits,
-    figure2a,
-    figure2b,
-    figure3,
-    figure4,
-    figure5,
-    figure7,
-    figure8,
-    figure9,
-    figure13,
-)
+from stages.reporting.families import families
+from stages.reporting.histograms import MaximumLogits, figure2a, figure2b, figure7
+from stages.reporting.maps import figure4, figure12b
 from stages.reporting.reading import read_arrays, read_results
 from stages.reporting.rows_of_figures import (
+    REFERENCES,
     compared_rows,
     distilled_rows,
     largest_sets,
@@ -40,17 +34,16 @@ from stages.settings.rows import REPORTS, Row
 from stages.settings.tables import TableKeys
 
 __all__ = [
-    "ablation_figures",
     "feature_figures",
     "singular_value_figures",
     "suite_figures",
 ]
 
 LOSSES = {
-    "cross_entropy": "",
-    "mixup": ", mixup",
-    "label_smoothing": ", label smoothing",
-    "focal": ", focal loss",
+    "cross_entropy": "cross-entropy",
+    "mixup": "mixup",
+    "label_smoothing": "label smoothing",
+    "focal": "focal loss",
 }
 
 Features = dict[str, np.ndarray]  # data/features/<row>.safetensors
@@ -68,7 +61,7 @@ def suite_figures(suite: Path) -> dict[str, Drawn]:
         ablated = {name: rows[name].ablation for name in kept}
         decomposed = {name: rows[name].singular_values for name in values.get("svd") or {} if name in kept}
         looked_into = {name: rows[name].features for name in values.get("features") or {} if name in kept}
-        figures = ablation_figures(read_results(ablated))
+        figures = ablation_figures(kept, read_results(ablated))
         figures |= singular_value_figures(kept, read_results(decomposed))
         features = read_arrays(looked_into)
         if features:
@@ -78,37 +71,6 @@ def suite_figures(suite: Path) -> dict[str, Drawn]:
         for figure, of_figure in figures.items():
             drawn[f"{figure}-{subject}"] = of_figure
     return drawn
-
-
-def ablation_figures(ablations: dict[str, dict]) -> dict[str, Drawn]:
-    """Figures 8 and 9.
-
-    Args:
-        ablations: `data/ablate/<row>.json` by row.
-    """
-    if not ablations:
-        return {}
-    by_ratio: dict[str, list[dict]] = {}
-    by_share: dict[str, list[dict]] = {}
-    levels: dict[str, dict[str, list[float]]] = {"raw": {}, "fixed": {}, "shipped": {}}
-    for name, ablation in ablations.items():
-        fits = [fit for fit in ablation["fits"] if _is_the_papers(fit, ablation)]
-        by_ratio[name] = [fit for fit in fits if fit["share"] == ablation["share"]]
-        by_share[name] = [fit for fit in fits if fit["ratio"] == ablation["ratio"]]
-        for method, of_rows in levels.items():
-            if method in ablation:
-                of_rows[name] = ablation[method]
-    start = next(iter(ablations.values()))["start"]
-    return {
-        "figure8": figure8(by_ratio, levels, start),
-        "figure9": figure9(by_share, levels, start),
-    }
-
-
-def _is_the_papers(fit: dict, ablation: dict) -> bool:
-    """Whether a fit starts and stops as the row's own do, or is the exact optimum."""
-    own = (ablation["start"], ablation["steps"])
-    return (fit["start"], fit["steps"]) in (own, (None, None))
 
 
 def singular_value_figures(rows: dict[str, TableKeys], decomposed: dict[str, dict]) -> dict[str, Drawn]:
@@ -126,13 +88,35 @@ def singular_value_figures(rows: dict[str, TableKeys], decomposed: dict[str, dic
     largest = largest_sets(rows, list(decomposed))
     drawn = {}
     if plain:
-        drawn["figure3"] = figure3(_labelled(rows, plain, decomposed, "dropped"))
+        drawn["figure3"] = figure3(_labelled(rows, plain, decomposed, "dropped"), _compared(rows, plain))
     if pairs:
-        drawn["figure5"] = figure5(_labelled(rows, pairs, decomposed, "dropped"))
+        drawn["figure5"] = figure5(_labelled(rows, pairs, decomposed, "dropped"), _pairs(rows, pairs))
     if largest:
         values = _labelled(rows, largest, decomposed, "singular_values")
-        drawn["figure13"] = figure13({label: np.array(of_set) for label, of_set in values.items()})
+        of_sets = {label: np.array(of_set) for label, of_set in values.items()}
+        drawn["figure13"] = figure13(of_sets, _compared(rows, largest))
     return drawn
+
+
+def _compared(rows: dict[str, TableKeys], names: list[str]) -> Compared:
+    """The labels of the distilled sets, of the full data, and of the first random images."""
+    labels = legend_labels({name: rows[name] for name in names})
+    distilled = [labels[name] for name in names if rows[name].method not in REFERENCES]
+    full = [labels[name] for name in names if rows[name].method == "full"]
+    random = [labels[name] for name in names if rows[name].method == "random"]
+    return Compared(distilled, full[0] if full else "", random[0] if random else "")
+
+
+def _pairs(rows: dict[str, TableKeys], names: list[str]) -> dict[str, str]:
+    """The label of each set with MDT, with that of the same without."""
+    shown = {name: rows[name] for name in names}
+    labels = legend_labels(shown)
+    pairs = {}
+    for family in families(shown):
+        for masked in (family.mdt, family.mdt_ds):
+            if masked is not None:
+                pairs[labels[masked]] = labels[family.plain]
+    return pairs
 
 
 def _labelled(
@@ -175,13 +159,15 @@ def _distilled_figures(distilled: dict[str, Features], classes: list[str]) -> di
         detections[label] = {key: float(np.mean(values)) for key, values in repeats.items()}
     by_loss = {}
     for loss, title in LOSSES.items():
-        for label, features in distilled.items():
-            by_loss[f"{label}{title}"] = maps(features, loss)
+        of_loss = {label: maps(features, loss) for label, features in distilled.items()}
+        if any(of_loss.values()):
+            by_loss[title] = of_loss
     cross_entropy = {label: maps(features, "cross_entropy") for label, features in distilled.items()}
     labels = next(iter(distilled.values()))["tsne.labels"]
     drawn = {"figure2b": figure2b(groups, detections)}
     drawn |= _map_figure("figure6", cross_entropy, labels, classes)
-    drawn |= _map_figure("figure12b", by_loss, labels, classes)
+    if by_loss:
+        drawn["figure12b"] = figure12b(by_loss, labels, classes)
     return drawn
 
 

@@ -9,6 +9,7 @@ import csv
 import math
 from inspect import getfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,13 +18,16 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from stages.images.pixels import to_pixels
+from stages.reporting.families import families
 from stages.reporting.redraw import digest, drawing_code, redraw
 from stages.runtime.errors import run_stage
 from stages.runtime.files import replacing
 from stages.settings.rows import REPORTS, Row, listed_rows
+from stages.settings.tables import TableKeys
 
-__all__ = ["as_pictures", "draw_row", "grid", "picture", "pictures"]
+__all__ = ["as_pictures", "compared", "draw_row", "grid", "picture", "pictures"]
 
+ALIKE = 0.05  # of black to white: what two sets may differ by on average and look the same
 SHOWN = 10  # images of a class
 ACROSS = 20  # images side by side
 
@@ -67,8 +71,12 @@ def lines_of_grid(labels: np.ndarray) -> list[np.ndarray]:
     return [chosen[first : first + across] for first in range(0, len(chosen), across)]
 
 
-def picture(name: str, image: np.ndarray, curve: dict[str, list[float]]) -> Figure:
-    """The grid and, where something was learned, the loss and the learned step size by iteration."""
+def picture(name: str, image: np.ndarray, curve: dict[str, list[float]], note: str = "") -> Figure:
+    """The grid and, where something was learned, the loss and the learned step size by iteration.
+
+    Args:
+        note: a sentence below them.
+    """
     learned = bool(curve["iteration"])
     figure = Figure(figsize=(8 if learned else 4.5, 3.6))
     axes = figure.subplots(1, 2 if learned else 1, squeeze=False)[0]
@@ -78,6 +86,8 @@ def picture(name: str, image: np.ndarray, curve: dict[str, list[float]]) -> Figu
     axes[0].axis("off")
     if learned:
         _draw_curve(axes[1], curve)
+    if note:
+        figure.supxlabel(note, fontsize=8)
     figure.tight_layout()
     return figure
 
@@ -97,14 +107,46 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     return {name: [float(line[i]) for line in lines] for i, name in enumerate(names)}
 
 
-def draw_row(row: Row) -> None:
-    """Write the picture of a row's set, or of its first set where it has several."""
+class Pictured(NamedTuple):
+    """A set as its picture shows it."""
+
+    pictures: np.ndarray  # (N, H, W, C) in [0, 1]
+    labels: np.ndarray  # (N, ...)
+
+
+def pictured(row: Row) -> Pictured:
+    """A row's set, or its first set where it has several."""
     distilled = load_file(row.distilled)
     transform = load_file(row.prepared / "transform.safetensors")
     labels = distilled["labels"]
     first = distilled.get("set", np.zeros_like(labels)) == 0
-    image = grid(as_pictures(distilled["images"][first], transform), labels[first])
-    figure = picture(row.name, image, read_curve(row.curve))
+    return Pictured(as_pictures(distilled["images"][first], transform), labels[first])
+
+
+def compared(masked: np.ndarray, plain: np.ndarray, name: str) -> str:
+    """How far a set that was distilled with masks is from the same without; "" where images do not match.
+
+    Args:
+        masked: `(N, H, W, C)` pictures.
+        plain: the same of the set without masks.
+        name: the row of the set without masks.
+    """
+    if masked.shape != plain.shape:
+        return ""
+    difference = float(np.abs(masked - plain).mean())
+    measure = f"Pixels differ from those of {name} by {difference:.3f} on average (black to white: 1)"
+    return f"{measure}: the two look alike." if difference < ALIKE else f"{measure}."
+
+
+def draw_row(row: Row, plain: Row | None) -> None:
+    """Write the picture of a row's set.
+
+    Args:
+        plain: for a set that was distilled with masks, the row that differs in nothing else.
+    """
+    shown = pictured(row)
+    note = compared(shown.pictures, pictured(plain).pictures, plain.name) if plain else ""
+    figure = picture(row.name, grid(*shown), read_curve(row.curve), note)
     with replacing(row.picture) as temporary:
         figure.savefig(temporary, dpi=110, metadata={"Software": None})
 
@@ -122,11 +164,24 @@ def pictures() -> None:
     """Write reports/distilled."""
     rows = {row.name: row for row in listed_rows() if has_images(row)}
     code = drawing_code([Path(__file__), Path(getfile(to_pixels))])
+    plain = plain_rows(rows)
     keys = {}
     for name, row in rows.items():
-        inputs = (row.distilled, row.curve, row.prepared / "transform.safetensors")
+        inputs = [row.distilled, row.curve, row.prepared / "transform.safetensors"]
+        if name in plain:
+            inputs.append(plain[name].distilled)
         keys[name] = digest(code.encode(), *(path.read_bytes() for path in inputs))
-    redraw(REPORTS / "distilled", keys, (".png",), lambda name: draw_row(rows[name]))
+    redraw(REPORTS / "distilled", keys, (".png",), lambda name: draw_row(rows[name], plain.get(name)))
+
+
+def plain_rows(rows: dict[str, Row]) -> dict[str, Row]:
+    """By row with MDT the row that differs from it in nothing but MDT."""
+    plain = {}
+    for family in families({name: row.keys(TableKeys) for name, row in rows.items()}):
+        for masked in (family.mdt, family.mdt_ds):
+            if masked is not None:
+                plain[masked] = rows[family.plain]
+    return plain
 
 
 def main() -> None:

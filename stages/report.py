@@ -12,20 +12,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stages.reporting import further_tables
+from stages.reporting.ablation_figures import ablation_figures
+from stages.reporting.by_ipc import figure10
 from stages.reporting.captions import CAPTIONS
-from stages.reporting.cells import METHODS, Results, Table
+from stages.reporting.cells import METHODS, Results, Table, lr_and_step_size
 from stages.reporting.choices import choices_figure, choices_table, met_by, printed_ece
+from stages.reporting.claims import claims_table
 from stages.reporting.detection import detection
 from stages.reporting.drawing import Drawn, write_figures
-from stages.reporting.figures import figure1, figure10
+from stages.reporting.evidence import Evidence
+from stages.reporting.findings import findings
 from stages.reporting.formats import markdown, write_table
+from stages.reporting.hero import hero, hero_row
+from stages.reporting.main_readme import found_section, numbered, with_section
 from stages.reporting.marks import marked, with_step_size
 from stages.reporting.page import Content, Shown, page
+from stages.reporting.page_tables import Facts
 from stages.reporting.paper_cells import SUITES, paper_table
 from stages.reporting.paper_tables import PAPER_TABLES, refer_to_choices
 from stages.reporting.reach import reach_figure, shipped_table, without_images_table
 from stages.reporting.reading import read_arrays, read_results
+from stages.reporting.reliability import figure1
 from stages.reporting.rows_of_figures import row_of_figure1, rows_by_ipc
+from stages.reporting.svg import description
 from stages.runtime.errors import run_stage
 from stages.runtime.files import write_text
 from stages.runtime.reuse import read_json
@@ -58,25 +67,82 @@ class Elsewhere(NamedTuple):
 
 
 def report() -> None:
-    """Write reports/tables, reports/figures/calibration, reports/README.md and reports/index.html."""
+    """Write reports/tables, reports/figures/calibration, reports/README.md and reports/index.html.
+
+    What was found is written to the main README, too, where that has a place for it.
+    """
     rows = {row.name: row for row in listed_rows()}
     others = elsewhere()
+    evidence = all_evidence(rows, others)
+    first = first_figure(evidence)
+    figures = (
+        first
+        | calibration_figures(rows, others)
+        | choices_figures(rows, others)
+        | reach_figures(rows, others)
+    )
+    write_figures(figures, REPORTS / "figures" / "calibration")
+    shown = shown_figures()
+    for name, drawn in first.items():
+        shown[name] = shown[name]._replace(title=drawn.words["title"])
     tables = all_tables(rows, others)
+    no_results = tuple(f"-{name}" for name in all_results(rows, others).quick().rows)
+    to_link = [name for name in shown if not name.endswith(no_results)]
+    tables = {"claims": claims_table(evidence, [*tables, *to_link]), **tables}
     for name, table in tables.items():
         write_table(table, REPORTS / "tables" / name)
-    figures = calibration_figures(rows) | choices_figures(rows, others) | reach_figures(rows, others)
-    write_figures(figures, REPORTS / "figures" / "calibration")
     content = Content(
         intro=introduction(others),
         tables=tables,
-        figures=shown_figures(),
+        figures=shown,
         rows=row_settings(rows, others),
         pictures=row_pictures(rows, others),
         settings=read_yaml(Path("params.yaml")),
         versions=versions(),
+        findings=findings(evidence.results),
+        hero=next(iter(first), None),
+        facts=row_facts(rows, others),
+        results=evidence.results,
     )
     write_text(REPORTS / "README.md", readme(content))
     write_text(REPORTS / "index.html", page(content))
+    write_main_readme(evidence.results, content)
+
+
+def all_evidence(rows: dict[str, Row], others: dict[str, Elsewhere]) -> Evidence:
+    """What the paper's claims are judged by, without quick rows."""
+    results = all_results(rows, others).without_quick()
+    looked_into = [name for name in analysed("features") if name in results.rows]
+    decomposed = [name for name in analysed("svd") if name in results.rows]
+    return Evidence(
+        results=results,
+        ablations=all_ablations(rows, others),
+        features=read_arrays({name: rows[name].features for name in looked_into}),
+        decomposed=read_results({name: rows[name].singular_values for name in decomposed}),
+    )
+
+
+def first_figure(evidence: Evidence) -> dict[str, Drawn]:
+    """The figure that stands beside the findings, by its name; {} without results for it."""
+    row = hero_row(evidence.results, evidence.ablations)
+    if row is None:
+        return {}
+    return {f"figure_hero-{row}": hero(evidence.results, evidence.ablations, row)}
+
+
+def write_main_readme(results: Results, content: Content) -> None:
+    """Write what was found to README.md, between the two comments that it has for it."""
+    path = Path("README.md")
+    if not path.exists():
+        return
+    first = None
+    if content.hero:
+        shown = content.figures[content.hero]
+        first = (shown.title, shown.path)
+    text = path.read_text()
+    changed = with_section(text, found_section(results, content.tables, first))
+    if changed != text:
+        write_text(path, changed)
 
 
 def elsewhere() -> dict[str, Elsewhere]:
@@ -210,22 +276,41 @@ def analysed(kind: str) -> list[str]:
     return names
 
 
-def calibration_figures(rows: dict[str, Row]) -> dict[str, Drawn]:
-    """Figures 1 and 10 of each suite, as far as its rows have results."""
-    evaluated = read_results({name: row.results for name, row in rows.items()})
-    suites: dict[str, dict[str, TableKeys]] = {}
-    for name in evaluated:
-        keys = rows[name].keys(TableKeys)
-        suites.setdefault(keys.suite, {})[name] = keys
+def calibration_figures(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, Drawn]:
+    """Figures 1 and 10 of each suite, and Figures 8 and 9 of what did not run here, of rows with results."""
+    results = all_results(rows, others)
     titles = {key: METHODS[key] for key in FIGURE1}
     drawn = {}
-    for keys_of_rows in suites.values():
-        name = row_of_figure1(keys_of_rows)
-        drawn[f"figure1-{name}"] = figure1(evaluated[name]["methods"], titles)
-        for subject, names in rows_by_ipc(keys_of_rows).items():
-            by_ipc = {ipc: evaluated[name]["methods"] for ipc, name in names.items()}
-            drawn[f"figure10-{subject}"] = figure10(by_ipc, titles)
+    for suite, keys in by_suite(results.rows, results.evaluated).items():
+        has_shipped = {name for name in keys if results.method(name, "shipped")}
+        name = row_of_figure1(keys, preferred=has_shipped)
+        methods = results.evaluated[name]["methods"]
+        drawn[f"figure1-{name}"] = figure1(methods, titles, about_row(name, results.evaluated[name]))
+        groups = {}
+        for subject, names in rows_by_ipc(keys).items():
+            groups[subject] = {ipc: results.evaluated[name]["methods"] for ipc, name in names.items()}
+        if groups:
+            drawn[f"figure10-{suite}"] = figure10(groups, titles)
+    ablations = {name: other.results["ablate"] for name, other in others.items() if "ablate" in other.results}
+    for suite, keys in by_suite(results.without_quick().rows, ablations).items():
+        of_suite = ablation_figures(keys, {name: ablations[name] for name in keys})
+        drawn |= {f"{figure}-{suite}": of_figure for figure, of_figure in of_suite.items()}
     return drawn
+
+
+def by_suite(rows: dict[str, TableKeys], results: dict[str, dict]) -> dict[str, dict[str, TableKeys]]:
+    """The rows that have results, by suite."""
+    suites: dict[str, dict[str, TableKeys]] = {}
+    for name, keys in rows.items():
+        if name in results:
+            suites.setdefault(keys.suite, {})[name] = keys
+    return suites
+
+
+def about_row(name: str, evaluated: dict) -> str:
+    """What a reliability diagram is of."""
+    networks = len(evaluated["methods"]["raw"]["ece"])
+    return f"{name}: {networks} networks, {evaluated['test_images']:,} test images each"
 
 
 def choices_figures(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, Drawn]:
@@ -250,17 +335,23 @@ def reach_figures(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[st
 
 
 def shown_figures() -> dict[str, Shown]:
-    """The figures below reports/figures, by file name in the order of the paper."""
+    """The figures below reports/figures, by file name: the paper's data sets first, in the paper's order."""
     paths = {path.stem: path for path in (REPORTS / "figures").glob("*/figure*.svg")}
     order = list(CAPTIONS)
+
+    def place(name: str) -> tuple:
+        figure, subject = name.split("-", 1)
+        return subject.split("-")[0] not in SUITES, order.index(figure), name
+
     figures = {}
-    for name in sorted(paths, key=lambda name: (order.index(name.split("-")[0]), name)):
+    for name in sorted(paths, key=place):
         figure, subject = name.split("-", 1)
         title, caption = CAPTIONS[figure]
         number = figure.removeprefix("figure")
         if number[0].isdigit():  # the paper's number
             title = f"Figure {number}: {title}"
-        figures[name] = Shown(f"{title}, {subject}", caption, paths[name])
+        words = f"{caption} {description(paths[name].read_text())}".strip()
+        figures[name] = Shown(f"{title}, {subject}", words, paths[name])
     return figures
 
 
@@ -268,6 +359,40 @@ def row_settings(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str
     """The settings of each row, as they stand in its suite."""
     every_row = [*rows.values(), *(other.row for other in others.values())]
     return {row.name: read_yaml(row.suite)["runs"][row.name] for row in every_row}
+
+
+def row_facts(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, Facts]:
+    """What stands beside every number of a row: what it is of, its files, and the command that makes it."""
+    results = all_results(rows, others)
+    facts = {}
+    for name, keys in results.rows.items():
+        if name in others:
+            files = [others[name].folder / "metrics.json"]
+            commands = [f"python -m stages.tools.lent {name}"]
+        else:
+            files = [rows[name].results, rows[name].metrics]
+            commands = ["dvc repro -s evaluate", f"python -m stages.tools.row {name}"]
+        about = Facts(
+            dataset=keys.dataset,
+            backbone=keys.method,
+            ipc="all" if keys.ipc is None else str(keys.ipc),
+            step_size=lr_and_step_size(results, name),
+            metrics=tuple(str(file) for file in files),
+            commands=tuple(commands),
+        )
+        facts[name] = with_counts(about, results.evaluated.get(name))
+    return facts
+
+
+def with_counts(facts: Facts, evaluated: dict | None) -> Facts:
+    """The facts of a row with the number of its networks and test images, if it has results."""
+    if evaluated is None:
+        return facts
+    return facts._replace(
+        networks=len(evaluated["methods"]["raw"]["ece"]),
+        test_images=evaluated.get("test_images", 0),
+        mask_ratio=f"{evaluated['mask_ratio']:g}",
+    )
 
 
 def row_pictures(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, Path]:
@@ -297,10 +422,30 @@ def introduction(others: dict[str, Elsewhere]) -> str:
 
 def readme(content: Content) -> str:
     """The tables, and links to the figures, for the repository's web page."""
-    head = f"# Results\n\n{content.intro}\n\nThe same as one page with all pictures: `index.html`."
-    sections = [readme_section(name, table) for name, table in content.tables.items()]
+    found = numbered(content.findings)
+    if content.hero:
+        first = content.figures[content.hero]
+        found.append(f"![{first.title}]({first.path.relative_to(REPORTS)})")
+    head = ["# Results", *found, content.intro, "The same as one page with all pictures: `index.html`."]
+    tables = dict(content.tables)
+    if "claims" in tables:
+        tables["claims"] = with_links(content)
+    sections = [readme_section(name, table) for name, table in tables.items()]
     links = [f"- [{shown.title}]({shown.path.relative_to(REPORTS)})" for shown in content.figures.values()]
-    return "\n\n".join([head, *sections, "## Figures", "\n".join(links)]) + "\n"
+    return "\n\n".join([*head, *sections, "## Figures", "\n".join(links)]) + "\n"
+
+
+def with_links(content: Content) -> Table:
+    """The table of claims with links to the files of the tables and figures that it names."""
+    paths = {name: Path("tables") / f"{name}.md" for name in content.tables}
+    for name, shown in content.figures.items():
+        paths[name] = shown.path.relative_to(REPORTS)
+    claims = content.tables["claims"]
+    cells = []
+    for cell in claims.text["See"]:
+        names = [name for name in cell.split(", ") if name]
+        cells.append(", ".join(f"[{name}]({paths[name]})" for name in names))
+    return claims._replace(text=claims.text.assign(See=cells))
 
 
 def readme_section(name: str, table: Table) -> str:

@@ -15,7 +15,7 @@ from stages.analyses import feature_figures, singular_value_figures, suite_figur
 from stages.images.distilled import load_set
 from stages.images.prepared import load_split
 from stages.images.standardised import standardised_pixels
-from stages.reporting.figures import cumulative_ratio
+from stages.reporting.decompositions import cumulative_ratio
 from stages.reporting.rows_of_figures import (
     compared_rows,
     distilled_rows,

@@ -1,56 +1,48 @@
 """The report as one page is whole, self-contained HTML that fits a phone; so is the committed page."""
 
 import html
+import io
 import json
+import os
 import re
-import shutil
 import subprocess
 import sys
+from base64 import b64decode, b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from browser import CHROMIUM, Browser
 from matplotlib.figure import Figure
+from PIL import Image, ImageChops
 
-from stages.reporting.cells import Table
-from stages.reporting.page import Content, Shown, page
+from stages.reporting.cells import Results, Table
+from stages.reporting.embedding import embedded, smaller_svg
+from stages.reporting.explorer import DIGITS, as_json, numbers_of
+from stages.reporting.page import SCRIPT, Content, Shown, page
+from stages.reporting.page_tables import Facts, short_number
+from stages.settings.tables import TableKeys
 
 ROOT = Path(__file__).parent.parent
 COMMITTED = ROOT / "reports/index.html"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next((path for path in map(shutil.which, BROWSERS) if path), None)
-OPTIONS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--allow-file-access-from-files",
-    "--enable-logging=stderr",
-    "--v=0",
-    "--window-size=1400,900",
-]
-WIDTHS = (390, 1280)  # a phone, a laptop
-ODD = 'a<b & "c"'  # must be escaped wherever it stands
-# It opens whatever folds and looks at the page in frames of these widths: a window of Chromium's cannot be as
-# narrow as a phone.
-WRAPPER = """<!DOCTYPE html><pre id="found"></pre>{frames}<script>
-function look({{contentDocument: page}}) {{
-  page.querySelectorAll("details").forEach(details => details.open = true);
-  const {{scrollWidth, clientWidth}} = page.documentElement;
-  const images = [...page.images];
-  const broken = images.filter(image => !image.naturalWidth).map(image => image.alt);
-  return {{scrollWidth, clientWidth, images: images.length, broken}};
-}}
-addEventListener("load", () => {{
-  const frames = [...document.querySelectorAll("iframe")];
-  document.getElementById("found").textContent = JSON.stringify(frames.map(look));
-}});</script>"""
+# axe.min.js of the npm package axe-core: `npm pack axe-core` and unpack it
+AXE = Path(os.environ.get("AXE", "/tmp/axe-core/package/axe.min.js"))
+LARGEST = 3_000_000  # bytes of the committed page
+PHONE, LAPTOP = 390, 1280
+A4 = 703  # pixels between margins of 12 mm
+ODD = 'a<b & "c"</script>'  # must be escaped wherever it stands
+LOOK = """(() => {
+  const {scrollWidth, clientWidth} = document.documentElement;
+  const broken = [...document.images].filter(image => !image.naturalWidth).map(image => image.alt);
+  const cut = [...document.querySelectorAll("table, img, pre, svg")].filter(part =>
+    part.getBoundingClientRect().right > clientWidth + 1).map(part => part.outerHTML.slice(0, 200));
+  return {wider: scrollWidth - clientWidth, images: document.images.length, broken, cut};
+})()"""
+UNFOLD = "document.querySelectorAll('details').forEach(details => { details.open = true; })"
 
 
 class Structure(HTMLParser):
@@ -67,6 +59,7 @@ class Structure(HTMLParser):
         self.headings: list[int] = []
         self.images: list[dict] = []
         self.texts: list[tuple] = []
+        self.cells: list[dict] = []  # attributes of the cells of tables
         self.outside: list[str] = []  # addresses of anything that is not in the page
         self.feed(text)
         self.close()
@@ -87,7 +80,9 @@ class Structure(HTMLParser):
             if address and not address.startswith(("data:", "#")):
                 self.outside.append(address)
         assert tag != "th" or values["scope"] in ("col", "row")
-        if tag not in ("meta", "link", "img"):
+        if tag == "td":
+            self.cells.append(values)
+        if tag not in ("meta", "link", "img", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -104,7 +99,7 @@ def sample(tmp_path_factory) -> Content:
     for name, size in {"tall.svg": (4, 5), "wide.png": (20, 3), "set.png": (8, 3.6)}.items():
         about = {"Date": None} if name.endswith("svg") else None
         Figure(figsize=size).savefig(folder / name, metadata=about)
-    columns = [f"Method {i}" for i in range(20)]
+    columns = ["Raw", "MTS", "Oracle T", *(f"Method {i}" for i in range(17))]
     wide = [
         {"Row": ODD, **dict.fromkeys(columns, "12.34 ± 5.67†")},
         {"Row": "b", **dict.fromkeys(columns, "missing")},
@@ -112,20 +107,28 @@ def sample(tmp_path_factory) -> Content:
     ]
     narrow = [{"Row": "b", "Network": "mlp", "ECE": "-1.5", "Best": "oracle 2.5"}]
     losses = [{"Loss": "focal", "gamma": "1"}]
+    claims = [{"The paper's claim": f"{ODD} holds.", "Verdict": "held", "See": "table1, figure1"}]
     nothing = pd.DataFrame()
     tables = {
         "table1": Table(f"Table 1: of {ODD}", pd.DataFrame(wide), nothing, [f"`conv.` of {ODD}"]),
+        "claims": Table("Claim by claim", pd.DataFrame(claims), nothing, []),
         "table7": Table("Table 7: of others", pd.DataFrame(narrow), nothing, []),
         "losses": Table("Losses: without rows", pd.DataFrame(losses), nothing, []),
     }
     figures = {
         "figure8-digits": Shown(f"Figure 8: {ODD}", f"{ODD} by `ratio`", folder / "tall.svg"),
         "figure1": Shown("Figure 1: wide", "Panels side by side.", folder / "wide.png"),
+        "figure_hero-odd": Shown("The first", "It says it all.", folder / "tall.svg"),
     }
     rows = {
         ODD: {"distill": {"lr_lr": 1e-6}, "mdt": [0, 0.1], "long": "word" * 100},
         "b": {"ipc": None},
         "unnamed": {},
+    }
+    facts = {
+        ODD: Facts("odd", "mtt", "1", 2, 1000, "0.3", "0.05", ("data/odd.json",), (f"make {ODD}",)),
+        "b": Facts("even", "dc", "10", 2, 1000),
+        "unnamed": Facts("even", "full", "all"),
     }
     return Content(
         intro=f"What {ODD} says.\n\nAnd more, by `dvc repro`.",
@@ -135,7 +138,28 @@ def sample(tmp_path_factory) -> Content:
         pictures={ODD: folder / "set.png"},
         settings={"seed": 0, "train": {"losses": ["mixup", ODD]}},
         versions={"python": "3.11.7", "code": ODD},
+        findings=[f"It works: {ODD}.", "Second.", "Third."],
+        hero="figure_hero-odd",
+        facts=facts,
+        results=some_results(),
     )
+
+
+def some_results() -> Results:
+    """A row whose networks were tried at several temperatures, and one without them."""
+    keys = {"suite": "odd", "dataset": "odd", "backbone": "mtt", "ipc": 1, "reads": "nothing"}
+    row = TableKeys(**keys, mdt=0, lr=0.05)
+    bins = {
+        "count": [0] * 8 + [60, 40],
+        "confidence": [0.0] * 8 + [0.85, 0.95],
+        "accuracy": [0.0] * 8 + [0.5, 1.0],
+    }
+    raw = {"ece": [0.1, 0.3], "temperature": [1.0, 1.0], "reliability": bins}
+    focal = raw | {"ece": [0.4, 0.4]}
+    group = {"ece": [0.5, 0.2, 0.1]} | {name: [values] * 3 for name, values in bins.items()}
+    evaluated = {"test_images": 1000, "mask_ratio": 0.3, "methods": {"raw": raw, "focal": focal}}
+    swept = {"temperatures": [0.25, 1, 4], "groups": {"cross_entropy": group}}
+    return Results({ODD: row, "b": row}, {ODD: evaluated | {"sweep": swept}, "b": evaluated}, 1.5)
 
 
 @pytest.fixture(params=["sample", "committed"])
@@ -153,15 +177,30 @@ def test_the_page_is_whole_and_needs_nothing_else(shown):
     text = shown.read_text()
     structure = Structure(text)
     assert text.startswith("<!DOCTYPE html>\n<html lang=")
-    assert "<script" not in text and "<title>" in text
+    assert "<title>" in text
     assert len(set(structure.ids)) == len(structure.ids)
     assert {unquote(link).removeprefix("#") for link in structure.links} <= set(structure.ids)
     assert structure.outside == []
-    assert not re.search(r"@import|url\(", text)
+    outside_pictures = re.sub(r"src='data:[^']*'", "", text)
+    assert not re.search(r"@import|url\(", outside_pictures)
     assert structure.images
     for image in structure.images:
-        assert re.match("data:image/(png|svg.xml);base64,", image["src"])
+        assert image["src"].startswith(("data:image/webp;base64,", "data:image/svg+xml,<svg"))
         assert image["alt"]
+
+
+def test_no_script_runs_but_the_one_of_the_page(shown):
+    text = shown.read_text()
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", text, re.DOTALL)
+    running = [body for about, body in scripts if "application/json" not in about]
+    assert running == [SCRIPT]
+    digest = b64encode(sha256(SCRIPT.encode()).digest()).decode()
+    assert f"script-src &#x27;sha256-{digest}&#x27;;" in text or f"script-src 'sha256-{digest}';" in text
+
+
+def test_the_committed_page_is_small():
+    if COMMITTED.exists():
+        assert COMMITTED.stat().st_size < LARGEST
 
 
 def test_headings_are_nested(shown):
@@ -179,18 +218,24 @@ def test_the_page_shows_all_that_it_is_given(sample):
     structure = Structure(text)
     assert ODD not in text and html.escape(ODD) in text
     rows = {f"row-{name}" for name in sample.rows}
-    assert set(structure.ids) >= {*sample.tables, *sample.figures} | rows
+    assert set(structure.ids) >= {*sample.tables, *sample.figures, "glossary", "filters", "explore"} | rows
     assert len(structure.images) == len(sample.figures) + len(sample.pictures)
-    assert structure.images[0]["alt"] == f"Figure 8: {ODD}. {ODD} by `ratio`"
-    assert text.index('id="table1"') < text.index("<h2>More tables") < text.index('id="table7"')
+    assert structure.images[0]["alt"] == "The first. It says it all."
+    assert f"<b>It works:</b> {html.escape(ODD)}." in text
+    order = [
+        text.index(f'id="{key}"') for key in ("claims", "explore", "table1", "table7", "losses", "figure1")
+    ]
+    assert order == sorted(order)
     assert "mdt: [0, 0.1]\n" in text and "losses: [mixup, " in text
+    assert "data/odd.json" in text and "2 networks, 1,000 test images" in text
 
 
-def test_every_number_of_a_row_is_a_link_and_nothing_else_is(sample):
+def test_numbers_of_a_row_link_to_its_settings_files_and_command(sample):
     structure = Structure(page(sample))
-    cells = [text for path, text in structure.texts if path[-2:] == ("td", "a")]
-    # A mark after a number is an element of its own.
-    assert cells == ["12.34 ± 5.67"] * 20 + ["-1.5", "oracle 2.5"]
+    cells = [text for path, text in structure.texts if path[-2:] in (("td", "a"), ("b", "a"))]
+    # The best number is bold, its deviation is an element of its own, and so is a mark.
+    assert cells == ["12.3"] * 20 + ["-1.5", "oracle 2.5"]
+    assert [cell["title"] for cell in structure.cells if "title" in cell][:20] == ["12.34 ± 5.67†"] * 20
 
 
 def test_a_row_with_a_mark_links_to_its_section(sample):
@@ -199,22 +244,96 @@ def test_a_row_with_a_mark_links_to_its_section(sample):
     structure = Structure(page(sample._replace(tables=tables, figures={})))
     linked = [text for path, text in structure.texts if path[-2:] in (("th", "a"), ("td", "a"))]
     assert linked == ["b ‡§", "2.5"]
-    assert structure.links.count("#table1") == 1 + 1, "the contents, and back from the row"
+    assert "tfoot" in {part for path, text in structure.texts for part in path if text == "# worse (1)"}
 
 
 def test_rows_and_tables_link_to_each_other(sample):
     links = [unquote(link) for link in Structure(page(sample)).links]
-    assert links.count(f"#row-{ODD}") == 1 + 20 + 1, "the name, its numbers, the list of rows"
-    assert links.count("#row-b") == 1 + 3 + 1, "two names, two numbers, the list of rows"
-    assert links.count("#table1") == 1 + 2, "the contents, and back from two rows"
-    assert links.count("#table7") == 1 + 1
+    assert links.count(f"#row-{ODD}") == 1 + 20, "the name, its numbers"
+    assert links.count("#row-b") == 2 + 2, "two names, two numbers"
+    assert links.count("#table1") == 1 + 1 + 2, "the contents, a claim, and back from two rows"
 
 
 def test_the_page_leaves_out_what_is_not_there(sample):
-    table = sample.tables["table1"]
-    structure = Structure(page(Content("", {"table1": table}, {}, {}, {}, {}, {})))
-    assert not {"tables", "figures", "rows"} & set(structure.ids)
-    assert set(structure.links) == {"#table1", "#settings", "#versions"}
+    table = sample.tables["losses"]
+    structure = Structure(page(Content("", {"losses": table}, {}, {}, {}, {}, {})))
+    assert not {"tables", "figures", "rows", "filters", "explore", "claims"} & set(structure.ids)
+    assert {"losses", "more", "settings", "versions"} <= set(structure.ids)
+
+
+@pytest.mark.parametrize(
+    ("cell", "short"),
+    [
+        ("12.34 ± 5.67†", '12.3<span class="sd"> ± 5.7†</span>'),
+        ("-0.16 ± 0.04 (Raw)", '-0.2<span class="sd"> ± 0.0 (Raw)</span>'),
+        ("2.86 [3.16, 4.37]", '2.9<span class="sd"> [3.2, 4.4]</span>'),
+        ("15.18 (0.05)†", "15.2 (0.05)†"),
+        ("+0.24", "+0.2"),
+        ("0.516 ± 0.045", "0.516 ± 0.045"),
+        ("a<b", "a&lt;b"),
+    ],
+)
+def test_shares_have_one_decimal(cell, short):
+    assert short_number(cell) == short
+
+
+def test_the_best_is_bold_and_numbers_are_there_in_full(sample):
+    text = [{"Row": "b", "Raw": "2.34 ± 0.10", "MTS": "2.10 ± 0.20", "Oracle T": "1.00 ± 0.10"}]
+    numbers = [{"row": "b", "method": "mts", "repeats": 5, "ece_mean": 0.0210041, "ece_std": 0.00199}]
+    table = Table("Table 1: best", pd.DataFrame(text), pd.DataFrame(numbers), [])
+    written = page(sample._replace(tables={"table1": table}))
+    assert re.findall(r"<b>(.*?)</b>", written.split('id="table1"')[1])[0].startswith('<a href="#row-b"')
+    assert 'title="2.1004 ± 0.1990, 5 networks"' in written
+    titles = [cell["title"] for cell in Structure(written).cells if "title" in cell]
+    assert "2.34 ± 0.10" in titles
+
+
+def test_the_papers_table_stands_folded_beside_ours(sample):
+    about = {"table": "table5", "dataset": "cifar10", "backbone": "mtt", "ipc": 1, "column": "mts"}
+    line = about | {"number": "ece", "row": "b", "percent": 2.5, "std_percent": 0.3, "difference": 0.69}
+    other = about | {"dataset": "cifar100", "to_run": "cifar100-mtt-ipc1"}
+    cells = Table("The paper's numbers", pd.DataFrame([{"Row": "b"}]), pd.DataFrame([line, other]), [])
+    table = sample.tables["table7"]._replace(title="Table 5: one image")
+    text = page(sample._replace(tables={"table5": table, "paper": cells}))
+    beside = text.split("<summary>The paper&#x27;s Table 5")[1].split("</details>")[0]
+    assert "cifar10, mtt, 1 a class" in beside and 'title="+0.69">+0.7<' in beside
+    assert "python -m stages.tools.lent cifar100-mtt-ipc1" in beside
+
+
+def test_the_numbers_of_the_diagram_are_those_of_the_results():
+    numbers = numbers_of(some_results(), ODD)
+    assert numbers["methods"]["raw"]["ece"] == 2000, "0.2, in hundredths of a percent"
+    digits = numbers["sweep"]["groups"]["cross_entropy"]["bins"][0]
+    decoded = [int(digits[i : i + 2], len(DIGITS)) for i in range(0, len(digits), 2)]
+    assert decoded == [0] * 8 + [600, 400] + [0] * 8 + [850, 950] + [0] * 8 + [500, 1000]
+    assert "</script" not in as_json({ODD: numbers})
+    assert json.loads(as_json({ODD: numbers})) == {ODD: numbers}
+
+
+def test_a_smaller_svg_shows_the_same(tmp_path):
+    figure = Figure()
+    axis = figure.add_subplot()
+    axis.plot([0, 1.23456, 2], [3, 1, 2], marker="o", label='a "quoted" <label>')
+    axis.legend()
+    figure.savefig(tmp_path / "figure.svg", metadata={"Date": None})
+    before = (tmp_path / "figure.svg").read_text()
+    after = smaller_svg(before)
+    assert len(after) < 0.7 * len(before)
+    shapes = [[list(ElementTree.fromstring(text).iter())] for text in (before, after)]
+    for kind in ("path", "use", "text", "clipPath"):
+        counts = [sum(part.tag.endswith(f"}}{kind}") for part in parts) for (parts,) in shapes]
+        assert counts[0] == counts[1] > 0 or kind == "text"
+    referred = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', after))
+    ids = set(re.findall(r' id="([^"]+)"', after))
+    assert {first or second for first, second in referred} == ids
+
+
+def test_a_picture_keeps_every_pixel(sample, tmp_path):
+    path = sample.pictures[ODD]
+    written = embedded(path, "A picture")
+    (data,) = re.findall(r"data:image/webp;base64,([^']+)'", written)
+    with Image.open(path) as before, Image.open(io.BytesIO(b64decode(data))) as after:
+        assert ImageChops.difference(before.convert("RGB"), after.convert("RGB")).getbbox() is None
 
 
 def test_pictures_of_unknown_size_are_named(sample, tmp_path):
@@ -230,48 +349,158 @@ def test_the_stages_of_the_report_import_no_torch(stage):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-def faults(file: Path, folder: Path) -> list[str]:
-    """What Chromium finds wrong with a page at each width.
-
-    Faults are pictures that do not load, a page wider than the screen, and errors.
-    """
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
     if not CHROMIUM:
         pytest.skip("no chromium, chromium-browser or google-chrome on the PATH to show the page in")
-    shutil.copy(file, folder / "shown.html")
-    styles = [f"width: {width}px; height: 800px; border: 0" for width in WIDTHS]
-    frames = "".join(f'<iframe src="shown.html" style="{style}"></iframe>' for style in styles)
-    wrapper = folder / "wrapper.html"
-    wrapper.write_text(WRAPPER.format(frames=frames))
-    profile = f"--user-data-dir={folder / 'profile'}"
-    command = [CHROMIUM, *OPTIONS, profile, "--dump-dom", wrapper.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    seen = re.search(r'<pre id="found">(.+?)</pre>', done.stdout, re.DOTALL)
-    assert seen, f"{CHROMIUM} ended with {done.returncode}: {done.stderr[-2000:]}"
-    problems = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    for width, frame in zip(WIDTHS, json.loads(html.unescape(seen[1])), strict=True):
-        problems += frame_faults(width, frame)
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+def faults(browser: Browser, file: Path, width: int, scheme: str = "light", media: str = "") -> list[str]:
+    """What is wrong with a page at a width, whatever folds being open.
+
+    Faults are a page wider than the screen, pictures that do not load, errors, and requests; in print also
+    whatever is cut.
+    """
+    browser.open(file, width, scheme=scheme, media=media)
+    browser.value(UNFOLD)
+    seen = browser.value(LOOK)
+    problems = [f"{name} does not load" for name in seen["broken"]] + browser.problems
+    if not seen["images"]:
+        problems.append("no pictures")
+    if seen["wider"] > 0:
+        problems.append(f"the page is {seen['wider']} too wide")
+    if media == "print":
+        problems += [f"cut: {part}" for part in seen["cut"]]
     return problems
 
 
-def frame_faults(width: int, frame: dict) -> list[str]:
-    """What is wrong in a frame of that width, of what WRAPPER says of it."""
-    problems = [f"{width}: {name} does not load" for name in frame["broken"]]
-    if not frame["images"]:
-        problems.append(f"{width}: no pictures")
-    if frame["scrollWidth"] > frame["clientWidth"]:
-        problems.append(f"{width}: the page is {frame['scrollWidth']} wide in {frame['clientWidth']}")
-    return problems
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(PHONE, "light"), (PHONE, "dark"), (LAPTOP, "dark"), (LAPTOP, "light")]
+)
+def test_the_page_fits_a_phone_and_a_laptop(browser, shown, width, scheme):
+    assert faults(browser, shown, width, scheme) == []
 
 
-def test_the_page_fits_a_phone_and_a_laptop(shown, tmp_path):
-    assert faults(shown, tmp_path) == []
+def test_nothing_is_cut_on_paper(browser, shown):
+    assert faults(browser, shown, A4, media="print") == []
+    assert browser.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
-def test_faults_are_found(tmp_path):
+def test_dark_is_dark(browser, sample, tmp_path):
+    (tmp_path / "index.html").write_text(page(sample))
+    backs = []
+    for scheme in ("light", "dark"):
+        browser.open(tmp_path / "index.html", LAPTOP, scheme=scheme)
+        backs.append(browser.value("getComputedStyle(document.body).backgroundColor"))
+    assert backs == ["rgb(255, 255, 255)", "rgb(20, 23, 26)"]
+
+
+def test_the_compared_methods_are_on_a_phones_first_screen(browser, shown):
+    browser.open(shown, PHONE)
+    heads = '[...document.querySelectorAll("#table1 > .scroll th[scope=col]")]'
+    ends_of_heads = "map(head => [head.textContent, head.getBoundingClientRect().right])"
+    ends = browser.value(f"Object.fromEntries({heads}.{ends_of_heads})")
+    compared = [name for name in ("Raw", "MTS", "Shipped T", "Oracle T") if name in ends]
+    assert len(compared) >= 3
+    assert max(ends[name] for name in compared) <= PHONE
+
+
+def test_faults_are_found(browser, tmp_path):
     torn = '<img alt="torn" src="data:image/png;base64,AAAA">'
-    wide = '<p style="width: 1000px">wide<script>console.error("oh")</script>'
-    (tmp_path / "bad.html").write_text(f"<!DOCTYPE html>{torn}{wide}")
-    problems = faults(tmp_path / "bad.html", tmp_path)
-    assert sum('"oh"' in line for line in problems) == 2
-    of_frames = [line.split(" is 1")[0] for line in problems if "CONSOLE" not in line]
-    assert of_frames == ["390: torn does not load", "390: the page", "1280: torn does not load"]
+    wide = '<table style="width: 1000px"><tr><td>wide</table><script>console.error("oh")</script>'
+    (tmp_path / "bad.html").write_text(f'<!DOCTYPE html>{torn}{wide}<img src="http://127.0.0.1:9/x">')
+    problems = faults(browser, tmp_path / "bad.html", A4, media="print")
+    for fault in ("torn does not load", '"oh"', "too wide", "cut: <table", "a request for http:"):
+        assert any(fault in problem for problem in problems), fault
+
+
+def test_the_slider_and_the_choices_draw_the_diagram_anew(browser, shown):
+    browser.open(shown, LAPTOP)
+    said = 'document.getElementById("said").textContent'
+    bars = '[...document.querySelectorAll("#drawing .bar")].map(bar => bar.getAttribute("height")).join()'
+    if not browser.value('Boolean(document.getElementById("sweeps"))'):
+        pytest.skip("the page has no results")
+    assert " ".join(browser.value(said).split()[:1]) == "ECE"
+    assert browser.value(bars)
+    if not browser.value('document.getElementById("t").disabled'):
+        browser.click("#t", 0.99)
+        last = browser.value(said)
+        assert "at T = 4.00: the networks of Raw" in last
+        browser.click("#t", 0.01)
+        assert "at T = 0.25" in browser.value(said)
+        browser.press("#t", "ArrowRight", 39)
+        assert "at T = 0.25" not in browser.value(said)
+    first = browser.value(said)
+    browser.press("#of-method", "ArrowDown", 40)
+    assert browser.value(said) != first and "the networks of" not in browser.value(said)
+    assert browser.problems == []
+
+
+def test_a_row_without_other_temperatures_shows_its_own(browser, sample, tmp_path):
+    (tmp_path / "index.html").write_text(page(sample))
+    browser.open(tmp_path / "index.html", LAPTOP)
+    assert "ECE 20.0 % at T = 1.00: Raw, mean of 2 networks on 1,000" in browser.value("said.textContent")
+    browser.press("#of-row", "ArrowDown", 40)
+    assert "have no other temperatures" in browser.value("said.textContent")
+    assert (
+        browser.value("t.disabled") and browser.value('document.querySelectorAll("#drawing svg").length') == 1
+    )
+
+
+def test_lines_are_filtered(browser, shown):
+    browser.open(shown, LAPTOP)
+    visible = '[...document.querySelectorAll("tbody[data-dataset]")].filter(body => !body.hidden)'
+    every = browser.value(f"{visible}.length")
+    browser.press('#filters [name="dataset"]', "ArrowDown", 40)
+    chosen = browser.value("""document.querySelector('#filters [name="dataset"]').value""")
+    shown_sets = set(browser.value(f"{visible}.map(body => body.dataset.dataset)"))
+    assert shown_sets == {chosen}
+    assert 0 < browser.value(f"{visible}.length") < every
+    assert browser.value("left.textContent") == f"{browser.value(f'{visible}.length')} of {every} lines"
+    browser.press('#filters [name="dataset"]', "ArrowUp", 38)
+    assert browser.value(f"{visible}.length") == every
+
+
+def test_a_click_on_a_head_sorts(browser, sample, tmp_path):
+    lines = [
+        {"Row": name, "ECE": ece}
+        for name, ece in [("b", "10.00"), ("x", "9.50"), ("y", "-"), ("z", "+11.00")]
+    ]
+    lines.insert(1, {"Row": "(the paper)", "ECE": "1.00"})
+    lines.append({"Row": "# worse (4)", "ECE": "2"})
+    table = Table("Table 1: sorted", pd.DataFrame(lines), pd.DataFrame(), [])
+    (tmp_path / "index.html").write_text(page(sample._replace(tables={"table1": table})))
+    browser.open(tmp_path / "index.html", LAPTOP)
+    names = """[...document.querySelectorAll("#table1 tr > th[scope=row]")].map(cell => cell.textContent)"""
+    paper, count = "(the paper)", "# worse (4)"
+    orders = []
+    for _ in range(3):
+        browser.click("#table1 thead th:nth-child(2) button")
+        orders.append(browser.value(names))
+    assert orders[0] == ["x", "b", paper, "z", "y", count]
+    assert orders[1] == ["z", "b", paper, "x", "y", count]
+    assert orders[2] == ["b", paper, "x", "y", "z", count]
+
+
+def test_a_link_opens_what_is_folded(browser, sample, tmp_path):
+    (tmp_path / "index.html").write_text(page(sample))
+    browser.open(tmp_path / "index.html", LAPTOP)
+    assert not browser.value('document.getElementById("row-b").open')
+    browser.click('#table7 a[href="#row-b"]')
+    browser.value("new Promise(resolve => setTimeout(resolve, 100))")
+    assert browser.value('document.getElementById("row-b").open')
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_violation(browser, shown, scheme):
+    if not AXE.exists():
+        pytest.skip(f"no axe-core in {AXE}: `npm pack axe-core`, unpack it, and set AXE to its axe.min.js")
+    browser.open(shown, LAPTOP if scheme == "light" else PHONE, scheme=scheme)
+    browser.value(f"{AXE.read_text()}; 0")
+    found = browser.value("""axe.run({resultTypes: ["violations"]}).then(({violations}) => violations
+        .filter(({impact}) => ["serious", "critical"].includes(impact))
+        .map(({id, nodes}) => [id, nodes[0].html.slice(0, 300)]))""")
+    assert found == []

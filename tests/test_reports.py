@@ -46,9 +46,9 @@ def drawn(project, monkeypatch):
         write_set(name)
     draw_row = pictures.draw_row
 
-    def counted(row: Row) -> None:
+    def counted(row: Row, plain: Row | None) -> None:
         Path(f"{row.name}.drawn").touch()
-        draw_row(row)
+        draw_row(row, plain)
 
     def run() -> list[str]:
         pictures.pictures()
@@ -60,6 +60,15 @@ def drawn(project, monkeypatch):
     monkeypatch.setattr(pictures, "draw_row", counted)
     assert run() == sorted(NAMES)
     return run
+
+
+@pytest.mark.parametrize("shift, alike", [(0.01, True), (0.2, False)])
+def test_a_picture_says_how_far_masks_change_a_set(shift, alike):
+    plain = np.full((4, 2, 2, 1), 0.5)
+    text = pictures.compared(plain + shift, plain, "digits-mtt")
+    assert f"from those of digits-mtt by {shift:.3f} on average" in text
+    assert text.endswith("the two look alike.") == alike
+    assert pictures.compared(plain[:2], plain, "digits-mtt") == ""
 
 
 def test_an_unchanged_picture_is_not_drawn_again(drawn):
@@ -116,7 +125,7 @@ def evaluated() -> dict:
     numbers |= {"bound_hit": [False, False], "difference_to_raw": [0.0, 0.0]}
     numbers["interval"] = {"ece": [0.2, 0.6], "smooth_ece": [0.2, 0.6]}
     numbers["reliability"] = {"count": [4, 6], "confidence": [0.3, 0.8], "accuracy": [0.2, 0.9]}
-    return {"methods": {"raw": numbers}}
+    return {"mask_ratio": 0.1, "test_images": 10, "methods": {"raw": numbers}}
 
 
 def test_figure10_needs_mtt_rows_of_several_numbers_of_images(project):
@@ -124,13 +133,13 @@ def test_figure10_needs_mtt_rows_of_several_numbers_of_images(project):
     values["runs"]["shapes-mtt-ipc1"] = values["runs"]["shapes-mtt-ipc2"] | {"ipc": 1}
     write_yaml(Path("suites/shapes.yaml"), values)
     rows = {row.name: row for row in listed_rows()}
-    assert calibration_figures(rows) == {}
+    assert calibration_figures(rows, {}) == {}
     write_json(rows["shapes-mtt-ipc2"].results, evaluated())
-    assert list(calibration_figures(rows)) == ["figure1-shapes-mtt-ipc2"]
+    assert list(calibration_figures(rows, {})) == ["figure1-shapes-mtt-ipc2"]
     write_json(rows["shapes-mtt-ipc1"].results, evaluated())
-    drawn = calibration_figures(rows)
-    assert list(drawn) == ["figure1-shapes-mtt-ipc2", "figure10-shapes-mtt"]
-    assert drawn["figure10-shapes-mtt"].data["ipc"].tolist() == [1, 2]
+    drawn = calibration_figures(rows, {})
+    assert list(drawn) == ["figure1-shapes-mtt-ipc2", "figure10-shapes"]
+    assert drawn["figure10-shapes"].data["ipc"].tolist() == [1, 2]
 
 
 def test_a_report_without_results_says_what_is_missing(project):

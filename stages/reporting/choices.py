@@ -153,7 +153,19 @@ def choices_figure(entries: list[dict[str, Any]], printed: dict[str, Any]) -> Dr
         point |= {"ece_mean_percent": 100 * mean, "ece_std_percent": 100 * std}
         point |= {"repeats": len(entry["ece"]), "paper_percent": paper, "paper_std_percent": paper_std}
         points.append(point)
-    return Drawn(pd.DataFrame(points), _draw_choices, {})
+    data = pd.DataFrame(points)
+    return Drawn(data, _draw_choices, {}, _span_of_choices(data))
+
+
+def _span_of_choices(data: pd.DataFrame) -> str:
+    """Between which mean ECE the choices of each family lie, and what the default has."""
+    parts = []
+    for family, of_family in data.groupby("family", sort=False):
+        ece = of_family["ece_mean_percent"]
+        default = ece[of_family["default"]]
+        own = f" (default: {default.iloc[0]:.1f})" if len(default) else ""
+        parts.append(f"{family} {ece.min():.1f} to {ece.max():.1f}{own}")
+    return f"Mean ECE in percent, from the best choice to the worst: {'; '.join(parts)}."
 
 
 def _draw_choices(data: pd.DataFrame) -> Figure:

@@ -1,30 +1,41 @@
-"""The report as one page: tables, figures, rows and settings in one file of HTML that loads no other file.
+"""The report as one page: findings, tables, figures, rows and settings in a file that loads no other.
 
-Every number of a row links to the section with its picture and settings, which links back to the tables.
+Every number of a row links to the section with its settings, its files and the command that makes it, which
+links back to the tables. What moves is in page.js, and the page is whole without it.
 """
 
-import re
-import struct
 from base64 import b64encode
-from collections.abc import Container
+from hashlib import sha256
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
-import yaml
-
-from stages.reporting.cells import ABSENT, MISSING, Table
+from stages.reporting.cells import Results, Table
+from stages.reporting.elements import folded, inline, link, links, scrolling, section, settings_text, tag
+from stages.reporting.embedding import embedded
+from stages.reporting.explorer import HEADING as EXPLORER
+from stages.reporting.explorer import explorer_section
 from stages.reporting.marks import plain_name
+from stages.reporting.page_tables import Facts, Look, table_section
+from stages.reporting.paper_beside import papers_own
+from stages.reporting.paper_tables import PAPER_TABLES
+from stages.settings.project import read_yaml
 
-__all__ = ["Content", "Shown", "page"]
+__all__ = ["Content", "Shown", "page", "table_section"]
 
 TITLE = "Calibration of networks trained on distilled data"
-KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
-NUMBER = re.compile(r"[-+−]?(\d|nan|inf)")
-EMPTY = ("", ABSENT, MISSING)  # cells that say that there is no number
-# The policy makes browsers themselves refuse whatever is not in the page.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+CLAIMS = "claims"  # the table of the paper's claims
+SHOWN_LINES = 20  # a table with more lines is folded
+GLOSSARY = read_yaml(Path(__file__).with_name("glossary.yaml"))
+STYLE = Path(__file__).with_name("page.css").read_text()
+SCRIPT = Path(__file__).with_name("page.js").read_text()
+SCRIPT_HASH = b64encode(sha256(SCRIPT.encode()).digest()).decode()
+# The policy makes browsers themselves refuse whatever is not in the page, and every script but page.js.
+POLICY = (
+    f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{SCRIPT_HASH}';"
+    " base-uri 'none'; form-action 'none'"
+)
 HEAD = f"""<meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
@@ -32,6 +43,16 @@ HEAD = f"""<meta charset="utf-8">
 <title>{TITLE}</title>
 <link rel="icon" href="data:,">
 """
+FILTERS = {"dataset": "Data set", "backbone": "Backbone", "ipc": "Images per class"}
+
+# Where the first screen leads, by id.
+WAYS = {
+    CLAIMS: "The paper's claims, one by one",
+    "explore": "Try a temperature",
+    "tables": "Tables",
+    "figures": "Figures",
+    "glossary": "What the words mean",
+}
 
 
 class Shown(NamedTuple):
@@ -46,215 +67,228 @@ class Content(NamedTuple):
     """All that the page shows."""
 
     intro: str  # paragraphs between empty lines; words in backticks are code, as in the notes of a table
-    tables: dict[str, Table]  # by id, at least one; the first stands right below the introduction
+    tables: dict[str, Table]  # by id
     figures: dict[str, Shown]  # by id
-    rows: dict[
-        str, dict
-    ]  # settings by row, as in suites/*.yaml; lines of tables link to the row in their cell `Row`
+    rows: dict[str, dict]  # settings by row, as in suites/*.yaml; lines of tables link to the row in `Row`
     pictures: dict[str, Path]  # of the rows that have one
     settings: dict[str, Any]  # params.yaml
     versions: dict[str, str]  # of all that the results were made with
+    findings: list[str] = []  # sentences that say what was found
+    hero: str | None = None  # the id of the figure beside them
+    facts: dict[str, Facts] = {}  # by row
+    results: Results | None = None  # what the moving diagram is drawn from
 
 
 class Group(NamedTuple):
-    """A part of the page with a heading, links to what stands in it, and sections."""
+    """A part of the page with a heading and sections."""
 
     heading: str
-    targets: dict[str, str]  # text of the links, by id
     sections: list[str]
+    targets: dict[str, str] = {}  # text of the links in the contents, by id
 
 
 def page(content: Content) -> str:
     """The whole page, the same for the same content and files."""
-    (first, result), *_ = content.tables.items()
-    groups = {key: group for key, group in _groups(content).items() if group.sections}
-    headings = {first: "Result"}
-    body = [tag("p", inline(part)) for part in content.intro.split("\n\n") if part.strip()]
-    body.append(table_section(first, result, content.rows, "h2"))
-    for key, group in groups.items():
-        headings[key] = group.heading
-        body.append(section(key, group.heading, "h2", links(group.targets), *group.sections))
-    style = tag("style", Path(__file__).with_name("page.css").read_text())
-    contents = tag("nav", links(headings), aria_label="Contents")
-    header = tag("header", tag("h1", TITLE) + contents)
-    main = tag("main", "\n".join(body))
-    whole = tag("head", HEAD + style) + "\n" + tag("body", f"{header}\n{main}")
+    groups = {key: group for key, group in _groups(content).items() if any(group.sections)}
+    shown = {key: _group_section(key, group) for key, group in groups.items()}
+    filtered = [shown.pop(key) for key in ("tables", "more") if key in shown]
+    tables = tag("div", _filters(content.facts) + "".join(filtered), class_="filtered") if filtered else ""
+    before = [shown.pop(key) for key in (CLAIMS, "explore") if key in shown]
+    body = [_first_screen(content, groups), *before, tables, *shown.values()]
+    contents = tag("nav", _contents(groups), class_="contents", aria_label="Contents")
+    skip = link("main", "Skip to the findings", class_="skip")
+    main = tag("main", "\n".join(body), id="main", tabindex="-1")
+    script = tag("script", SCRIPT)
+    whole = (
+        tag("head", HEAD + tag("style", STYLE)) + "\n" + tag("body", f"{skip}{contents}\n{main}\n{script}")
+    )
     return "<!DOCTYPE html>\n" + tag("html", whole, lang="en") + "\n"
 
 
+def _first_screen(content: Content, groups: dict[str, Group]) -> str:
+    """What was found: sentences, the figure that shows it, and where to read on."""
+    sentences = "\n".join(tag("li", _with_lead(sentence)) for sentence in content.findings)
+    found = tag("ol", sentences, class_="findings") if sentences else ""
+    ways = {}
+    for key, text in WAYS.items():
+        if key in groups:
+            ways[key] = text
+    found += tag("nav", links(ways), class_="ways", aria_label="Where to read on") if ways else ""
+    parts = tag("div", found, class_="found")
+    if content.hero in content.figures:
+        shown = content.figures[content.hero]
+        parts += tag("figure", _picture_and_caption(shown), id=content.hero)
+    return tag("header", tag("h1", TITLE) + tag("div", parts, class_="first"))
+
+
+def _with_lead(sentence: str) -> str:
+    """A sentence with what stands before its colon in bold."""
+    lead, colon, rest = sentence.partition(":")
+    if not colon:
+        return inline(sentence)
+    return f"{tag('b', inline(lead + colon))} {inline(rest)}"
+
+
 def _groups(content: Content) -> dict[str, Group]:
-    """The parts below the first table, by id."""
-    tables = dict(list(content.tables.items())[1:])
-    table_titles = {key: table.title for key, table in tables.items()}
-    table_sections = [table_section(key, table, content.rows) for key, table in tables.items()]
-    figure_titles = {key: shown.title for key, shown in content.figures.items()}
-    figure_sections = [figure_section(key, shown) for key, shown in content.figures.items()]
-    row_titles = {f"row-{name}": name for name in content.rows}
-    row_sections = [row_section(name, content) for name in content.rows]
-    settings = folded("params.yaml: what all rows share", content.settings)
+    """The parts below the first screen, by id."""
+    of_paper = {key: table for key, table in content.tables.items() if key in PAPER_TABLES}
+    others = {key: table for key, table in content.tables.items() if key not in (*PAPER_TABLES, CLAIMS)}
+    figures = {key: shown for key, shown in content.figures.items() if key != content.hero}
+    settings = folded("params.yaml: what all rows share", settings_text(content.settings))
+    terms = [tag("dt", escape(name)) + tag("dd", inline(text)) for name, text in GLOSSARY.items()]
+    about = [tag("p", inline(part)) for part in content.intro.split("\n\n") if part.strip()]
+    diagram = explorer_section(content.results) if content.results else ""
     return {
-        "tables": Group("More tables", table_titles, table_sections),
-        "figures": Group("Figures", figure_titles, figure_sections),
-        "rows": Group("Rows", row_titles, row_sections),
-        "settings": Group("Settings", {}, [settings]),
-        "versions": Group("Versions", {}, [version_table(content.versions)]),
+        CLAIMS: Group("Claim by claim", [_claims(content)]),
+        "explore": Group(EXPLORER, [diagram]),
+        "tables": Group("The paper's tables", *_table_sections(content, of_paper)),
+        "more": Group("More tables", *_table_sections(content, others)),
+        "figures": Group("Figures", _figure_sections(figures), _titles_of_figures(figures)),
+        "rows": Group("Rows", [_row_section(name, content) for name in content.rows]),
+        "about": Group("About the numbers", about),
+        "glossary": Group("What the words mean", [tag("dl", "\n".join(terms), class_="terms")]),
+        "settings": Group("Settings", [settings]),
+        "versions": Group("Versions", [_version_table(content.versions)]),
     }
 
 
-def table_section(key: str, table: Table, rows: Container[str], level: str = "h3") -> str:
-    """A table, which scrolls by itself where the screen is narrower, and its notes. A long one is folded."""
-    names = list(table.text.columns)
-    lines = table.text.astype(str).values.tolist()
-    classes = [_class_of(name, [line[i] for line in lines]) for i, name in enumerate(names)]
-    cells = [tag("th", escape(name), scope="col", class_=kind) for name, kind in zip(names, classes)]
-    head = tag("thead", tag("tr", "".join(cells)))
-    body = tag("tbody", "\n".join(table_line(names, line, classes, rows) for line in lines))
-    notes = "\n".join(tag("li", inline(note)) for note in table.notes)
-    listed = tag("ul", notes, class_="notes") if notes else ""
-    shown = scrolling(table.title, head, body)
-    if table.is_long:
-        shown = tag("details", tag("summary", f"{len(lines)} lines") + shown)
-    return section(key, table.title, level, shown, listed)
+def _group_section(key: str, group: Group) -> str:
+    """A part with its heading; the claims and the diagram have one of their own."""
+    if key in (CLAIMS, "explore"):
+        return "\n".join(group.sections)
+    return section(key, group.heading, "h2", *group.sections)
 
 
-def _class_of(name: str, cells: list[str]) -> str:
-    """ "n" for a column of numbers, which stand to the right."""
-    if name == "Row":
+def _contents(groups: dict[str, Group]) -> str:
+    items = []
+    for key, group in groups.items():
+        below = links(group.targets) if len(group.targets) > 1 else ""
+        items.append(tag("li", link(key, escape(group.heading)) + below))
+    return tag("ul", "".join(items))
+
+
+def _claims(content: Content) -> str:
+    if CLAIMS not in content.tables:
         return ""
-    return "n" if all(cell in EMPTY or NUMBER.match(cell) for cell in cells) else ""
+    targets = {key: table.title for key, table in content.tables.items()}
+    targets |= {key: shown.title for key, shown in content.figures.items()}
+    return table_section(CLAIMS, content.tables[CLAIMS], content.rows, Look("h2", targets=targets))
 
 
-def table_line(names: list[str], cells: list[str], classes: list[str], rows: Container[str]) -> str:
-    """A line of a table. Its name and its numbers link to the row that it is about.
-
-    A line about no row is set apart, where the table has a column of rows.
-    """
-    row = plain_name(cells[names.index("Row")]) if "Row" in names else None
-    shown = []
-    for i, (name, cell, kind) in enumerate(zip(names, cells, classes)):
-        text = escape(cell).replace("†", tag("span", "†", class_="mark"))
-        if row in rows and (name == "Row" or re.search(r"\d", cell)):
-            tabindex = "" if name == "Row" else "-1"  # one tab stop a line
-            text = link(f"row-{row}", text, tabindex=tabindex)
-        if cell in EMPTY:
-            kind = f"{kind} muted".strip()
-        shown.append(tag("td", text, class_=kind) if i else tag("th", text, scope="row", class_=kind))
-    aside = row is not None and row not in rows
-    return tag("tr", "".join(shown), class_="aside" if aside else "")
+def _filters(facts: dict[str, Facts]) -> str:
+    """What the lines of all tables can be filtered by."""
+    if not facts:
+        return ""
+    selects = []
+    for name, title in FILTERS.items():
+        values = sorted({getattr(of_row, name) for of_row in facts.values()}, key=_by_size)
+        options = ['<option value="">all</option>']
+        options += [tag("option", escape(value), value=value) for value in values]
+        selects.append(tag("label", title + tag("select", "".join(options), name=name)))
+    left = tag("span", "", id="left", role="status")
+    return tag("form", "".join(selects) + left, id="filters", hidden="hidden", aria_label="Filter all tables")
 
 
-def figure_section(key: str, shown: Shown) -> str:
-    image = embedded(shown.path, f"{shown.title}. {shown.caption}")
-    caption = tag("figcaption", inline(shown.caption))
-    return section(key, shown.title, "h3", tag("figure", image + caption))
+def _by_size(value: str) -> tuple[float, str]:
+    """Numbers in their order, words after them."""
+    return (float(value) if value.isdigit() else float("inf"), value)
 
 
-def row_section(name: str, content: Content) -> str:
-    """A row's picture and settings, and links to the tables that name it."""
+def _table_sections(content: Content, tables: dict[str, Table]) -> tuple[list[str], dict[str, str]]:
+    """The sections of tables, and their titles for the contents."""
+    cells = content.tables["paper"].numbers if "paper" in content.tables else None
+    look = Look(longest=SHOWN_LINES, facts=content.facts)
+    sections = []
+    for key, table in tables.items():
+        sections.append(table_section(key, table, content.rows, look, papers_own(key, cells)))
+    titles = {}
+    for key, table in tables.items():
+        titles[key] = table.title if key in PAPER_TABLES else table.title.split(":")[0]
+    return sections, titles
+
+
+def _figure_sections(figures: dict[str, Shown]) -> list[str]:
+    """The figures; those of one number stand together, with one caption where all have the same."""
+    sections = []
+    for _, keys in groupby(figures, key=lambda key: key.split("-")[0]):
+        of_number = {key: figures[key] for key in keys}
+        captions = {shown.caption for shown in of_number.values()}
+        is_shared = len(of_number) > len(captions) == 1
+        parts = [_figure_section(key, shown, not is_shared) for key, shown in of_number.items()]
+        if is_shared:
+            parts.append(tag("p", inline(captions.pop()), class_="notes"))
+        sections.append(tag("div", "\n".join(parts), class_="gallery"))
+    return sections
+
+
+def _titles_of_figures(figures: dict[str, Shown]) -> dict[str, str]:
+    """One link for figures of one number that stand together; a second one names its subject, too."""
+    titles: dict[str, str] = {}
+    for _, keys in groupby(figures, key=lambda key: key.split("-")[0]):
+        first = next(keys)
+        title = figures[first].title
+        short = title.rsplit(",", 1)[0]
+        titles[first] = title if short in titles.values() else short
+    return titles
+
+
+def _figure_section(key: str, shown: Shown, has_caption: bool) -> str:
+    picture = _picture_and_caption(shown) if has_caption else _picture(shown)
+    return section(key, shown.title, "h3", tag("figure", picture))
+
+
+def _picture_and_caption(shown: Shown) -> str:
+    return _picture(shown) + tag("figcaption", inline(shown.caption))
+
+
+def _picture(shown: Shown) -> str:
+    return embedded(shown.path, f"{shown.title}. {shown.caption}")
+
+
+def _row_section(name: str, content: Content) -> str:
+    """A row, folded: what its numbers are of, its picture and settings, and the tables that name it."""
     naming = []
     for key, table in content.tables.items():
         if name in [plain_name(cell) for cell in table.text.get("Row", ())]:
             naming.append(link(key, escape(table.title.split(":")[0])))
     back = tag("p", "In " + ", ".join(naming), class_="back") if naming else ""
+    facts = content.facts.get(name)
     image = ""
     if name in content.pictures:
         image = tag("figure", embedded(content.pictures[name], f"Images of {name}"))
-    return section(f"row-{name}", name, "h3", back, image, folded("Settings", content.rows[name]))
+    parts = [_fact_list(facts) if facts else "", back, image, settings_text(content.rows[name])]
+    heading = tag("h3", escape(name))
+    brief = tag("span", escape(_brief(facts)), class_="muted") if facts else ""
+    return tag("details", tag("summary", heading + brief) + "\n".join(parts), id=f"row-{name}", class_="row")
 
 
-def version_table(versions: dict[str, str]) -> str:
+def _brief(facts: Facts) -> str:
+    images = "all images" if facts.ipc == "all" else f"{facts.ipc} a class"
+    about = f"{facts.dataset}, {facts.backbone}, {images}"
+    if not facts.networks:
+        return f"{about}; no result yet"
+    return f"{about}; {facts.networks} networks, {facts.test_images:,} test images"
+
+
+def _fact_list(facts: Facts) -> str:
+    """What a row's numbers are of, where they stand, and how to make them."""
+    commands = " or ".join(f"`{command}`" for command in facts.commands)
+    files = ", ".join(f"`{file}`" for file in facts.metrics)
+    values = {
+        "Networks (n)": str(facts.networks or "none yet"),
+        "Test images": f"{facts.test_images:,}" if facts.test_images else "",
+        "Step size": facts.step_size,
+        "Mask ratio of MTS": facts.mask_ratio,
+        "All numbers": files,
+        "Made by": commands,
+    }
+    items = [tag("dt", escape(name)) + tag("dd", inline(text)) for name, text in values.items() if text]
+    return tag("dl", "".join(items), class_="facts")
+
+
+def _version_table(versions: dict[str, str]) -> str:
     lines = []
     for name, version in versions.items():
         cells = tag("th", escape(name), scope="row") + tag("td", escape(version))
         lines.append(tag("tr", cells))
     return scrolling("Versions", *lines)
-
-
-def section(key: str, heading: str, level: str, *parts: str) -> str:
-    present = [part for part in parts if part]
-    return tag("section", "\n".join([tag(level, escape(heading)), *present]), id=key) + "\n"
-
-
-def scrolling(label: str, *parts: str) -> str:
-    table = tag("table", "\n".join(parts))
-    return tag("div", table, class_="scroll", role="region", tabindex="0", aria_label=label)
-
-
-def folded(summary: str, values: dict) -> str:
-    """Settings as YAML, behind a line to open."""
-    text = yaml.dump(values, Dumper=Plain, sort_keys=False, allow_unicode=True)
-    return tag("details", tag("summary", inline(summary)) + tag("pre", escape(text)))
-
-
-def embedded(path: Path, alt: str) -> str:
-    """A picture as part of the page, on a card that scrolls where a wide one would get too small to read."""
-    data = path.read_bytes()
-    width, height = size(data, path)
-    url = f"data:{KINDS[path.suffix]};base64,{b64encode(data).decode()}"
-    shape = f'width="{width}" height="{height}" style="--ratio: {width / height:.3f}"'
-    image = f'<img src="{url}" alt="{escape(alt)}" {shape}>'
-    return tag("div", image, class_="card")
-
-
-def size(data: bytes, path: Path) -> tuple[int, int]:
-    """Width and height in pixels of a PNG, or of an SVG whose size is in points, as matplotlib writes it.
-
-    Raises:
-        ValueError: an SVG without such a size.
-    """
-    if path.suffix == ".png":
-        width, height = struct.unpack(">II", data[16:24])
-        return width, height
-    box = re.search(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"', data)
-    if not box:
-        raise ValueError(f"{path}: expected an SVG with a viewBox that begins at 0 0")
-    return pixels(float(box[1])), pixels(float(box[2]))
-
-
-def pixels(points: float) -> int:
-    """A browser shows three points as four pixels."""
-    return round(points * 4 / 3)
-
-
-def links(targets: dict[str, str]) -> str:
-    """A list of links, by id; nothing for fewer than two."""
-    if len(targets) < 2:
-        return ""
-    items = [tag("li", link(target, escape(text))) for target, text in targets.items()]
-    return tag("ul", "".join(items), class_="links")
-
-
-def link(target: str, content: str, **attributes: str) -> str:
-    """`content` as a link to an id."""
-    return tag("a", content, href=f"#{quote(target)}", **attributes)
-
-
-def inline(text: str) -> str:
-    """Text with code in backticks."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text.strip()))
-
-
-def tag(name: str, content: str, **attributes: str) -> str:
-    """An element.
-
-    Args:
-        content: HTML.
-        attributes: text, which is escaped; those that are empty are left out, and `class_` is `class`.
-    """
-    pairs = ""
-    for key, value in attributes.items():
-        if value:
-            attribute = key.rstrip("_").replace("_", "-")
-            pairs += f' {attribute}="{escape(value)}"'
-    return f"<{name}{pairs}>{content}</{name}>"
-
-
-class Plain(yaml.SafeDumper):
-    """YAML as in suites/: lists in a line."""
-
-
-def _list_in_a_line(dumper: Plain, values: list) -> yaml.Node:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
-
-
-Plain.add_representer(list, _list_in_a_line)

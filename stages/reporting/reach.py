@@ -1,5 +1,6 @@
 """How far a shipped temperature goes, and what needs no real image: two tables and a figure."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -21,7 +22,7 @@ from stages.reporting.cells import (
     percent,
 )
 from stages.reporting.drawing import Drawn
-from stages.reporting.style import COLORS, curve, legend, name_panel, panels
+from stages.reporting.style import COLORS, TEXT, curve, legend, name_panel, panels
 
 __all__ = ["reach_figure", "shipped_table", "without_images_table"]
 
@@ -91,7 +92,8 @@ WITHOUT_IMAGES_NOTES = [
     " It needs test inputs, but no labels.",
     "The shipped T needs real training images when the set is made, and none after that.",
 ]
-WORSE = "# worse than Raw"
+WORSE = "# worse than Raw, by the mean"
+APART = 1.1  # a number of images must be so many times another for both to stand below an axis
 ACROSS = 2  # rows beside each other in the figure, with two panels each
 # The parts that are numbers, with the names of the x axes.
 VARIED = {"networks": "networks (count)", "images": "real images (count)"}  # names of the x axes
@@ -281,7 +283,24 @@ def reach_figure(reached: dict[str, dict]) -> Drawn:
                 mean, std = mean_std(entry["ece"])
                 ece = {"ece_mean_percent": 100 * mean, "ece_std_percent": 100 * std}
                 points.append(point | ece | {"repeats": len(entry["ece"])})
-    return Drawn(pd.DataFrame(points), _draw_reach, {})
+    data = pd.DataFrame(points)
+    return Drawn(data, _draw_reach, {}, _what_it_takes(data))
+
+
+def _what_it_takes(data: pd.DataFrame) -> str:
+    """By how much more networks, and more real images, change the mean ECE at most."""
+    parts = []
+    for varied in VARIED:
+        changes = {}
+        for row, of_row in data[data["varied"] == varied].groupby("row", sort=False):
+            ece = of_row.sort_values("count")["ece_mean_percent"]
+            changes[row] = ece.iloc[-1] - ece.iloc[0]
+        if changes:
+            row = max(changes, key=lambda row: abs(changes[row]))
+            parts.append(f"the {VARIED[varied].split(' (')[0]} by {changes[row]:+.1f} points (`{row}`)")
+    if not parts:
+        return ""
+    return f"From the fewest to the most, the mean ECE changes at most: with {' and with '.join(parts)}."
 
 
 def _place(entry: dict[str, Any]) -> dict[str, Any]:
@@ -298,16 +317,19 @@ def _draw_reach(data: pd.DataFrame) -> Figure:
     rows = list(data["row"].unique())
     columns = min(ACROSS, len(rows))
     lines = -(-len(rows) // ACROSS)
-    figure, axes = panels((lines, 2 * columns), (2.2, 1.9), wide=4)
+    figure, axes = panels((lines, 2 * columns), (2.2, 1.6), wide=4)
     pairs = axes.reshape(-1, 2)
-    for row, two_panels in zip(rows, pairs):
+    for i, (row, two_panels) in enumerate(zip(rows, pairs)):
         of_row = data[data["row"] == row]
         two_panels[1].sharey(two_panels[0])
+        two_panels[1].tick_params(labelleft=False)
+        lowest = i + columns >= len(rows)
         for axis, varied in zip(two_panels, VARIED):
             _reach_panel(axis, of_row, varied)
-            name_panel(axis, x=VARIED[varied], title=row)
+            name_panel(axis, x=VARIED[varied] if lowest else None)
         two_panels[0].set_ylim(bottom=0)
         name_panel(two_panels[0], y="ECE (%)")
+        two_panels[0].set_title(row, fontsize=TEXT, loc="left")
     for axis in pairs[len(rows) :].flat:
         axis.remove()
     legend(figure)
@@ -318,7 +340,10 @@ def _reach_panel(axis: Axes, of_row: pd.DataFrame, varied: str) -> None:
     points = of_row[of_row["varied"] == varied].drop_duplicates("count")
     if varied == "images":
         axis.set_xscale("log")
-    axis.set_xticks(points["count"], [f"{count:g}" for count in points["count"]])
+    counts = sorted(points["count"])
+    apart = [count for count, following in itertools.pairwise(counts) if following > APART * count]
+    ticks = [*apart, *counts[-1:]]
+    axis.set_xticks(ticks, [f"{count:g}" for count in ticks])
     axis.minorticks_off()
     curve(axis, points, "count", "ece", label=NAMES["shipped"], color=COLORS["shipped"], marker="o")
     for method, dash in LEVELS.items():

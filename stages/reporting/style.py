@@ -14,7 +14,8 @@ __all__ = [
     "CYCLE",
     "DASHES",
     "MARKERS",
-    "MASKED",
+    "SMALL",
+    "TEXT",
     "curve",
     "legend",
     "name_panel",
@@ -64,7 +65,6 @@ COLORS = {
     "DSA": "#CC79A7",
     "Random images": "#000000",
 }
-MASKED = ("#E69F00", "#CC79A7", "#000000")  # masked distilled images in Figure 7, by ratio
 MARKERS = "os^vDPX<>*"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 TEXT = 8  # points
@@ -88,6 +88,7 @@ def panels(
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for axis in axes.flat:
         axis.tick_params(labelsize=SMALL)
+        axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 

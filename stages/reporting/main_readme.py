@@ -1,0 +1,84 @@
+"""The section "What was found" of the main README, which is written between two comments."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from stages.reporting.cells import Results, Table
+from stages.reporting.findings import findings, groups
+from stages.reporting.formats import markdown
+from stages.reporting.marks import plain_name
+
+__all__ = ["BEGIN", "END", "found_section", "with_section"]
+
+BEGIN = "<!-- What follows is written by `python -m stages.report`. -->"
+END = "<!-- What `python -m stages.report` writes ends here. -->"
+COLUMNS = ("Row", "Accuracy", "Raw", "MTS", "T = {start:g}", "Shipped T", "Oracle T")
+OF_OTHERS = 2  # rows that the table has of each data set but the first
+WORDS = (
+    "ECE in percent (lower is better), mean ± standard deviation over networks. *T = {start:g}* divides the"
+    " logits by {start:g} and fits nothing. *Shipped T* is fitted once, on other networks and real training"
+    " images, and comes with the set. *Oracle T* is fitted on the test labels: the best that one temperature"
+    " could do, and no result. ‡ a smaller budget than published."
+)
+
+
+def found_section(results: Results, tables: dict[str, Table], hero: tuple[str, Path] | None) -> str:
+    """The findings, the figure, the ECE of some rows, and how many claims of the paper hold.
+
+    Args:
+        results: without quick rows.
+        tables: of the page, by name.
+        hero: the title and the file of the figure.
+    """
+    parts = numbered(findings(results))
+    if hero:
+        title, path = hero
+        parts.append(f"![{title}]({path})")
+    lines = _lines(results, tables)
+    words = []
+    if len(lines):
+        parts.append(markdown(Table("", lines, pd.DataFrame(), [])).strip())
+        words.append(WORDS.format(start=results.start))
+    claims = tables["claims"].title.removeprefix("Claim by claim: ")
+    words.append(f"{claims[0].upper()}{claims[1:]}: [claim by claim](reports/tables/claims.md).")
+    parts.append("\n".join(words))
+    return "\n\n".join(parts)
+
+
+def numbered(sentences: list[str]) -> list[str]:
+    """The sentences as one list of Markdown; nothing for none."""
+    lines = [f"{i}. {sentence}" for i, sentence in enumerate(sentences, 1)]
+    return ["\n".join(lines)] if lines else []
+
+
+def with_section(text: str, section: str) -> str:
+    """A README with another section between the comments; as it is where it has no comments."""
+    if BEGIN not in text or END not in text:
+        return text
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{section}\n{END}{after}"
+
+
+def _lines(results: Results, tables: dict[str, Table]) -> pd.DataFrame:
+    """Some columns of Tables 1 and 5: all rows of the first data set, and some of the others."""
+    shown = [tables[name].text for name in ("table1", "table5") if name in tables]
+    if not shown:
+        return pd.DataFrame()
+    text = pd.concat(shown).fillna("-")
+    names: list[str] = []
+    for group in groups(results).values():
+        names += _largest_by_method(results, group)[:OF_OTHERS] if names else group
+    text = text.set_index(text["Row"].map(plain_name))
+    columns = [column.format(start=results.start) for column in COLUMNS]
+    present = [column for column in columns if column in text]
+    return text.loc[[name for name in names if name in text.index], present]
+
+
+def _largest_by_method(results: Results, names: list[str]) -> list[str]:
+    """The first row of each method with the most images per class."""
+    largest: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: -(results.rows[name].ipc or 0)):
+        largest.setdefault(results.rows[name].method, name)
+    return list(largest.values())
