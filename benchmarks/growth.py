@@ -189,7 +189,8 @@ def draw_memory(axis: Axes, points: pd.DataFrame) -> None:
         line = points[points["way"] == way]
         axis.plot(line["value"], line["peak_mib"], **style)
     sizes = sorted(set(points["value"]))
-    axis.set(xlabel=points["axis"].iloc[0], ylim=(0, None))
+    highest = points["peak_mib"].max()
+    axis.set(xlabel=points["axis"].iloc[0], ylim=(0, 1.1 * highest))
     axis.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
     axis.set_xticks([], minor=True)
 
