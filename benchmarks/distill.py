@@ -21,7 +21,7 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from benchmarks.measure import (
     CPU,
@@ -45,6 +45,7 @@ from stages.images.augment import Draw, augment, draw
 from stages.images.prepared import LabelledImages
 from stages.images.sampling import chunks_of, class_rows, per_class
 from stages.networks.convnet import ConvNet
+from stages.runtime.files import write_tensors
 from stages.runtime.randomness import generator
 from stages.training.flat import FlatNetwork
 
@@ -137,7 +138,7 @@ def write_trajectory(network: FlatNetwork, draws: torch.Generator, folder: Path)
     for epoch in range(4):
         noise = torch.randn(start.shape, generator=draws)
         snapshots.append(start + epoch * 0.01 * noise)
-    save_file({"snapshots": torch.stack(snapshots)[None]}, folder / "trajectories.safetensors")
+    write_tensors(folder / "trajectories.safetensors", {"snapshots": torch.stack(snapshots)[None]})
 
 
 def ours(case: Case, problem: Problem) -> Update:

@@ -28,7 +28,7 @@ from benchmarks.measure import FOLDER, machine
 from benchmarks.table import markdown
 from stages.images.archives import data_root
 from stages.runtime.errors import UserError, run_stage
-from stages.runtime.files import write_json
+from stages.runtime.files import read_result, write_json
 from stages.runtime.reuse import read_json
 from stages.settings.project import param, read_yaml
 from stages.settings.rows import Row
@@ -108,7 +108,7 @@ def networks_of(plan: Plan, seed: int, folder: Path) -> list[Network]:
         subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=True)
     networks = []
     for order in ORDERS:
-        methods = read_json(folder / "data" / "evaluate" / f"{order}.json")["methods"]
+        methods = read_result(folder / "data" / "evaluate" / f"{order}.json")["methods"]
         networks += scores_of(methods, seed, order)
     return networks
 

@@ -10,7 +10,6 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from stages.calibrators.early_stopped import lbfgs_path, within
 from stages.calibrators.fitting import Fitting
@@ -19,8 +18,8 @@ from stages.machine.cores import on_all_cores
 from stages.metrics.ece import ece
 from stages.metrics.scores import log_softmax
 from stages.runtime.errors import run_stage
-from stages.runtime.files import write_json
-from stages.runtime.reuse import code_version, fingerprint, read_json
+from stages.runtime.files import read_arrays, read_result, write_result
+from stages.runtime.reuse import code_version, fingerprint, former_result
 from stages.settings.ablate import AblateSettings
 from stages.settings.calibrate import CalibrateKeys, CalibrateSettings
 from stages.settings.project import param
@@ -115,17 +114,17 @@ def ablate(tried: Tried, row: Row) -> None:
     `bound_hit` and `ece`.
     """
     own_ratio = row.keys(CalibrateKeys).mask_ratio
-    logits = load_file(row.logits)
+    logits = read_arrays(row.logits)
     test = TestLogits(logits["cross_entropy"], logits["labels"], tried.bins)
-    fitting_logits = load_file(row.fitting_logits)
+    fitting_logits = read_arrays(row.fitting_logits)
     images = {}
     for fitting in fittings_of(tried, own_ratio):
         images[fitting] = (fitting_logits[fitting.key], fitting_logits[f"{fitting.key}.labels"])
     hashes = [fingerprint(*pair) for pair in images.values()]
     settings = [tried.calibrate.model_dump(), tried.ablate.model_dump(), tried.bins, own_ratio]
-    shipped = read_json(row.shipped).get("temperature")
+    shipped = read_result(row.shipped, {}).get("temperature")
     made_from = fingerprint(test.logits, test.labels, hashes, settings, shipped, code_version("ablate"))
-    if read_json(row.ablation).get("made_from") == made_from:
+    if former_result(row.ablation).get("made_from") == made_from:
         return
     start = tried.calibrate.start
     fits = []
@@ -143,7 +142,7 @@ def ablate(tried: Tried, row: Row) -> None:
     }
     if shipped is not None:
         result["shipped"] = errors([shipped] * len(test.logits), test)
-    write_json(row.ablation, result)
+    write_result(row.ablation, result)
 
 
 def main(*names: str) -> None:

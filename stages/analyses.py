@@ -28,7 +28,7 @@ from stages.reporting.rows_of_figures import (
     with_and_without_mdt,
 )
 from stages.runtime.errors import run_stage
-from stages.runtime.reuse import read_json
+from stages.runtime.files import read_result
 from stages.settings.project import listed_suites, read_yaml
 from stages.settings.rows import REPORTS, Row
 from stages.settings.tables import TableKeys
@@ -66,7 +66,7 @@ def suite_figures(suite: Path) -> dict[str, Drawn]:
         features = read_arrays(looked_into)
         if features:
             first = rows[next(iter(features))]
-            classes = read_json(first.prepared / "info.json")["classes"]
+            classes = read_result(first.prepared / "info.json")["classes"]
             figures |= feature_figures(kept, features, classes)
         for figure, of_figure in figures.items():
             drawn[f"{figure}-{subject}"] = of_figure

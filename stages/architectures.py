@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
 
 from stages.calibrators.optimum import optimum
 from stages.images.distilled import load_set
@@ -22,8 +21,8 @@ from stages.losses import cross_entropy
 from stages.metrics.scores import log_softmax, scores_of_networks
 from stages.runtime.checkpoint import scratch
 from stages.runtime.errors import UserError, run_stage
-from stages.runtime.files import read_about, write_json, write_tensors
-from stages.runtime.reuse import code_version, file_hash, fingerprint, is_made_from, read_json
+from stages.runtime.files import read_about, read_arrays, read_result, write_result, write_tensors
+from stages.runtime.reuse import code_version, fingerprint, former_result, input_hash, is_made_from
 from stages.settings.architectures import ArchitecturesKeys
 from stages.settings.network import NetworkSettings
 from stages.settings.project import param
@@ -62,21 +61,21 @@ def architectures(row: Row) -> None:
             network has weights that are not finite.
     """
     names = row.analysis("architectures", ArchitecturesKeys).networks
-    shipped = read_json(row.shipped).get("temperature")
+    shipped = read_result(row.shipped, {}).get("temperature")
     bins = param("evaluate.bins")
     bounds = param("calibrate.bounds")
     trained_from = fingerprint(
         description(row, row.keys(TrainKeys), train_settings()),
-        [file_hash(path) for path in input_files(row)],
+        [input_hash(path) for path in input_files(row)],
         [names, train_settings().repeats, param("temperature.images"), code_version("architectures")],
     )
     made_from = fingerprint(trained_from, shipped, bins, bounds)
-    if read_json(row.architectures).get("made_from") == made_from:
+    if former_result(row.architectures).get("made_from") == made_from:
         return
     file = row.architecture_logits
     if not is_made_from(file, trained_from):
         write_logits(row, names, trained_from)
-    logits = load_file(file)
+    logits = read_arrays(file)
     parameters = read_about(file)["parameters"]
     measure = Measure(logits["labels"], bins, bounds)
     results: dict[str, Any] = {"made_from": made_from}
@@ -84,7 +83,7 @@ def architectures(row: Row) -> None:
         raw = measure.scores(logits[f"{name}/test"], [1.0] * len(logits[f"{name}/test"]))
         calibrated = calibrated_scores(logits, name, shipped, measure)
         results[name] = {"parameters": parameters[name], **raw, "calibrated": calibrated}
-    write_json(row.architectures, results)
+    write_result(row.architectures, results)
 
 
 def calibrated_scores(

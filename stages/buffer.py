@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from stages.images.prepared import LabelledImages, load_split
 from stages.losses import cross_entropy
 from stages.machine.engine import run_units
 from stages.runtime.checkpoint import scratch
+from stages.runtime.checksums import is_whole
 from stages.runtime.errors import UserError, run_stage
-from stages.runtime.files import write_curve, write_tensors
+from stages.runtime.files import read_tensors, write_curve, write_tensors
 from stages.runtime.pt_files import read_pt
 from stages.runtime.randomness import generator
 from stages.runtime.trajectory_files import trajectory_files
@@ -64,7 +64,7 @@ def buffer(buffer: Buffer) -> None:
         )
         experts = Experts(network, examples(data, device), schedule, buffer.seed, folder)
         experts.train_missing(settings.experts, f"experts of {buffer.name}")
-        made = [load_file(experts.file(expert)) for expert in range(settings.experts)]
+        made = [read_tensors(experts.file(expert)) for expert in range(settings.experts)]
         snapshots = torch.stack([expert["snapshots"] for expert in made])
         write_tensors(buffer.folder / "trajectories.safetensors", {"snapshots": snapshots}, about)
         loss = torch.stack([expert["loss"] for expert in made]).mean(0)
@@ -86,8 +86,8 @@ class Experts:
         return self.folder / f"expert-{expert:04}.safetensors"
 
     def train_missing(self, count: int, title: str) -> None:
-        """Train those of the first `count` experts that have no file yet."""
-        missing = [expert for expert in range(count) if not self.file(expert).exists()]
+        """Train those of the first `count` experts that have no file yet, or a damaged one."""
+        missing = [expert for expert in range(count) if not is_whole(self.file(expert))]
         forward = self.network.operations(self.data.images[:1])
         step = 3 * forward * self.schedule.batch
         run_units(self.train, missing, step, self.data.images.device, title)

@@ -9,15 +9,14 @@ read here.
 from functools import partial
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from stages.calibrators.early_stopped import early_stopped
 from stages.calibrators.fitting import NETWORKS, Fitting
 from stages.calibrators.optimum import Fit, optimum
 from stages.machine.cores import on_all_cores
 from stages.runtime.errors import run_stage
-from stages.runtime.files import write_json
-from stages.runtime.reuse import code_version, fingerprint, read_json
+from stages.runtime.files import read_arrays, write_result
+from stages.runtime.reuse import code_version, fingerprint, former_result
 from stages.settings.calibrate import CalibrateKeys, CalibrateSettings
 from stages.settings.project import param
 from stages.settings.rows import Row, finished_rows
@@ -64,18 +63,18 @@ def calibrate(
         Fitting("mts", ratio, settings.share),
         Fitting("mts_holdout", ratio, holdout),
     ]
-    logits = load_file(row.fitting_logits)
+    logits = read_arrays(row.fitting_logits)
     fittings = [fitting for fitting in fittings if fitting.key in logits]
     arrays = {fitting.method: (logits[fitting.key], logits[f"{fitting.key}.labels"]) for fitting in fittings}
     hashes = {method: fingerprint(*pair) for method, pair in arrays.items()}
     made_from = fingerprint(hashes, settings.model_dump(), ratio, code_version("calibrate"))
-    if read_json(row.temperatures).get("made_from") == made_from:
+    if former_result(row.temperatures).get("made_from") == made_from:
         return
     methods = {}
     for method, (z, labels) in arrays.items():
         methods[method] = {"networks": NETWORKS[method], **temperatures_of(z, labels, settings)}
     result = {"mask_ratio": ratio, "start": settings.start, "methods": methods, "made_from": made_from}
-    write_json(row.temperatures, result)
+    write_result(row.temperatures, result)
 
 
 def main(*names: str) -> None:

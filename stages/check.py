@@ -7,7 +7,10 @@ It runs again whenever a setting changes. Its output never changes, so no other 
 
 import importlib
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import Field
 
 from stages.images.archives import ARCHIVES, data_root
 from stages.images.released import methods, released_set
@@ -27,7 +30,7 @@ from stages.settings.images import ImageSettings
 from stages.settings.network import NetworkSettings
 from stages.settings.project import listed_suites, read_yaml
 from stages.settings.reach import ReachKeys, ReachSettings
-from stages.settings.section import Ratio, Section, known, parse
+from stages.settings.section import Ratio, Section, known, parse, shortened
 from stages.settings.svd import SvdKeys
 from stages.settings.tables import TableKeys
 from stages.settings.temperature import TemperatureSettings
@@ -38,14 +41,21 @@ __all__ = ["Params", "RowEntry", "Suite", "check"]
 # No module here imports torch, which takes seconds.
 
 DEVICES = "auto, cpu, cuda, cuda:<number>, mps"
-DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?", re.ASCII)
+# A name is also a stage's, a file's and a word of a command, so no shell, path or option may be in it.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as scikit-learn takes it
+MOST_CHARACTERS = 250  # of a path; a file system takes no longer name
+SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "tinyimagenet": 64}  # pixels
+LEAST_TEMPERATURE = 1e-6  # logits are divided by it
 
 
 class Params(Section):
     """params.yaml."""
 
     mask_ratio: Ratio | None  # of MTS, for every row; null: each row's own
-    seed: int
+    seed: Seed
     train: TrainSettings
     calibrate: CalibrateSettings
     temperature: TemperatureSettings
@@ -128,6 +138,11 @@ class Suite(Section):
             return parse(ImportedBufferEntry, values, where)
         return parse(BufferEntry, values, where)
 
+    def named(self) -> dict[str, dict]:
+        """All that has a name, by kind."""
+        kinds: dict[str, dict] = {"datasets": self.datasets, "buffers": self.buffers, "runs": self.runs}
+        return kinds | self.analyses()
+
     def analyses(self) -> dict[str, dict]:
         return {
             "architectures": self.architectures,
@@ -148,7 +163,11 @@ def check(listed: list[Path]) -> None:
     check_params(params)
     owners: dict[tuple[str, str], Path] = {}
     for path in sorted(Path("suites").glob("*.yaml")):
+        check_spelling(path.stem, "suites")
         suite = parse(Suite, read_yaml(path), str(path))
+        for kind, entries in suite.named().items():
+            for name in entries:
+                check_spelling(name, f"{path}: {kind}")
         check_names(suite, path, owners)
         check_buffers(suite, path)
         for name, row in suite.runs.items():
@@ -166,7 +185,9 @@ def check(listed: list[Path]) -> None:
 def check_params(params: Params) -> None:
     """What needs more than one key of params.yaml to judge."""
     if not DEVICE.fullmatch(params.device):
-        raise UserError(f"params.yaml: device: {params.device!r} is unknown; allowed: {DEVICES}")
+        device = shortened(repr(params.device))
+        raise UserError(f"params.yaml: device: {device} is unknown; allowed: {DEVICES}")
+    check_path(params.data_root, "params.yaml: data_root")
     for loss in params.train.losses:
         known("params.yaml: train.losses", loss, names_in("losses"))
     if "cross_entropy" not in params.train.losses:
@@ -177,6 +198,16 @@ def check_params(params: Params) -> None:
     low, high = params.calibrate.bounds
     if not low <= start <= high:
         raise UserError(f"params.yaml: calibrate.start: {start} lies outside calibrate.bounds {[low, high]}")
+    if low < LEAST_TEMPERATURE:
+        raise UserError(f"params.yaml: calibrate.bounds: {low:g}; allowed: at least {LEAST_TEMPERATURE:g}")
+
+
+def check_spelling(name: str, where: str) -> None:
+    """A name fits into files and commands."""
+    if not NAME.fullmatch(name):
+        allowed = "letters, digits, '-' and '_', at most 100 of them, and no '-' at the start"
+        problem = f"{shortened(ascii(name))} is no name for files and commands"
+        raise UserError(f"{where}: {problem}; allowed: {allowed}")
 
 
 def check_names(suite: Suite, path: Path, owners: dict[tuple[str, str], Path]) -> None:
@@ -185,11 +216,9 @@ def check_names(suite: Suite, path: Path, owners: dict[tuple[str, str], Path]) -
     Args:
         owners: the suite of each (kind, name) so far; those of this suite are added.
     """
-    buffers = {name: suite.buffer(name) for name in suite.buffers}
-    kinds: dict[str, dict] = {"datasets": suite.datasets, "buffers": buffers, "runs": suite.runs}
-    kinds |= suite.analyses()
-    for kind, entries in kinds.items():
-        for name, entry in entries.items():
+    for kind, entries in suite.named().items():
+        for name in entries:
+            entry = suite.buffer(name) if kind == "buffers" else entries[name]
             if (kind, name) in owners:
                 other = owners[kind, name]
                 raise UserError(f"{path}: {kind}.{name} is in {other} too; names are unique over all suites")
@@ -204,10 +233,6 @@ def check_buffers(suite: Suite, path: Path) -> None:
 
 def check_row(name: str, row: RowEntry, suite: Suite, where: str) -> None:
     """The names that a row refers to, and the keys of its backbone."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise UserError(
-            f"{where}: a row's name is also a stage's and a file's; allowed: letters, digits, '-' and '_'"
-        )
     known(f"{where}.dataset", row.dataset, suite.datasets)
     known(f"{where}.backbone", row.backbone, names_in("backbones"))
     backbone = importlib.import_module(f"stages.backbones.{row.backbone}")
@@ -217,6 +242,7 @@ def check_row(name: str, row: RowEntry, suite: Suite, where: str) -> None:
             f"{where}.ipc: {row.ipc} with backbone {row.backbone!r}; "
             "allowed: null for full, a number >= 1 for others"
         )
+    check_reads(row.reads, f"{where}.reads")
     reads_buffer = row.reads.startswith("buffer/")
     if reads_buffer:
         known(f"{where}.reads", row.reads, [f"buffer/{buffer}" for buffer in suite.buffers])
@@ -233,6 +259,22 @@ def check_row(name: str, row: RowEntry, suite: Suite, where: str) -> None:
                 f"{where}.distill: max_start_epoch - 1 + expert_epochs = {epochs_read}, "
                 f"but {row.reads} has {epochs} epochs; allowed: at most that"
             )
+
+
+def check_reads(reads: str, where: str) -> None:
+    """What a row reads lies below data/."""
+    path = PurePosixPath(reads)
+    leaves = path.is_absolute() or ".." in path.parts or not path.parts
+    if leaves or not reads.isprintable() or len(reads) > MOST_CHARACTERS:
+        allowed = "buffer/<name>, sets/<folder>, distill/<row>, or nothing"
+        raise UserError(f"{where}: {shortened(ascii(reads))} is no path below data/; allowed: {allowed}")
+
+
+def check_path(path: str, where: str) -> None:
+    """A path that a user names outside of data/."""
+    if not path or not path.isprintable() or len(path) > MOST_CHARACTERS:
+        allowed = f"1 to {MOST_CHARACTERS} printable characters"
+        raise UserError(f"{where}: {shortened(ascii(path))} is no path; allowed: {allowed}")
 
 
 def check_set_of_another_row(row: RowEntry, suite: Suite, where: str) -> None:
@@ -345,6 +387,7 @@ def check_files(suite: Suite, path: Path, root: Path) -> None:
         source = find_images(dataset.images, f"{path}: datasets.{name}.images", root)
         if source:
             smallest_class[name] = min(source.counts)
+        check_depth(dataset, f"{path}: datasets.{name}.network.depth")
     for name in suite.buffers:
         buffer = suite.buffer(name)
         if isinstance(buffer, ImportedBufferEntry):
@@ -362,6 +405,14 @@ def check_files(suite: Suite, path: Path, root: Path) -> None:
             raise UserError(
                 f"{where}.ipc: {row.ipc} is above the smallest class of {row.dataset}; allowed: 1 to {most}"
             )
+
+
+def check_depth(dataset: DatasetEntry, where: str) -> None:
+    """Each block halves the side of the image, which is known of some data sets."""
+    side = dataset.images.resize or SIDES.get(dataset.images.source)
+    depth = dataset.network.depth
+    if side is not None and side >> depth < 1:
+        raise UserError(f"{where}: {depth} blocks halve {side} pixels to nothing; allowed: 2^depth <= {side}")
 
 
 def makers_of_sets() -> list[str]:

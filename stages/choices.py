@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
 
 from stages.calibrators.early_stopped import early_stopped
 from stages.calibrators.fitting import NETWORKS, Fitting
@@ -22,8 +21,8 @@ from stages.losses import cross_entropy, focal, focal_detached, label_smoothing,
 from stages.metrics.scores import log_softmax, scores_of_networks
 from stages.runtime.checkpoint import scratch
 from stages.runtime.errors import run_stage
-from stages.runtime.files import write_json
-from stages.runtime.reuse import code_version, file_hash, fingerprint, read_json
+from stages.runtime.files import read_arrays, write_result
+from stages.runtime.reuse import code_version, fingerprint, former_result, input_hash
 from stages.settings.calibrate import CalibrateKeys, CalibrateSettings
 from stages.settings.choices import ChoicesSettings
 from stages.settings.project import param
@@ -105,12 +104,12 @@ def choices(tried: Tried, row: Row) -> None:
         UserError: `lr: learned` or `teacher`, but the set came without such a step size; a network has
             weights that are not finite.
     """
-    former = {entry["made_from"]: entry for entry in read_json(row.choices).get("entries", [])}
+    former = {entry["made_from"]: entry for entry in former_result(row.choices).get("entries", [])}
     about = description(row, row.keys(TrainKeys), tried.train)
     with scratch(f"choices-{row.name}", about, input_files(row)) as folder:
         entries = training_entries(tried, row, former, folder)
         entries += mts_entries(tried, row, former)
-        write_json(row.choices, {"row": row.name, "entries": entries})
+        write_result(row.choices, {"row": row.name, "entries": entries})
 
 
 # Choices that need networks of their own
@@ -131,12 +130,12 @@ def training_entries(tried: Tried, row: Row, former: dict[str, dict], folder: Pa
     if distilled.data.is_soft:
         listed = [choice for choice in listed if not Loss(LOSSES[choice.training.loss]).needs_classes]
 
-    own = load_file(row.logits)
+    own = read_arrays(row.logits)
     test = TestLabels(own.pop("labels"), tried.bins)
     logits = own_networks(own, schedule, tried.train)
     repeats = own_settings(keys, tried.train).repeats
     common = fingerprint(
-        [file_hash(path) for path in sorted(input_files(row))],
+        [input_hash(path) for path in sorted(input_files(row))],
         [row.network.model_dump(), row.seed, repeats, tried.bins, code_version("choices")],
     )
     made_from = {}
@@ -272,11 +271,11 @@ def trained(tried: Tried, row: Row, missing: dict[Training, str], folder: Path) 
 def mts_entries(tried: Tried, row: Row, former: dict[str, dict]) -> list[dict[str, Any]]:
     """The entries of MTS at every start, step size and number of LBFGS iterations."""
     own = tried.calibrate
-    test_logits = load_file(row.logits)
+    test_logits = read_arrays(row.logits)
     test = TestLabels(test_logits["labels"], tried.bins)
     raw = test_logits[NETWORKS["mts"]]
     fitting = Fitting("mts", row.keys(CalibrateKeys).mask_ratio, own.share)
-    fitting_logits = load_file(row.fitting_logits)
+    fitting_logits = read_arrays(row.fitting_logits)
     z = fitting_logits[fitting.key]
     labels = fitting_logits[f"{fitting.key}.labels"]
     common = fingerprint(raw, test.labels, z, labels, tried.bins, code_version("choices"))

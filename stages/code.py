@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from stages.runtime.errors import run_stage
-from stages.runtime.files import write_json
+from stages.runtime.files import write_result
 
 __all__ = ["closure", "lists"]
 
@@ -77,7 +77,7 @@ def hashes(root: Path, modules: set[Path]) -> dict[str, str]:
 
 def main() -> None:
     for name, modules in lists(Path()).items():
-        write_json(Path("data/code") / f"{name}.json", modules)
+        write_result(Path("data/code") / f"{name}.json", modules)
 
 
 if __name__ == "__main__":

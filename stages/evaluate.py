@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from stages.calibrators.optimum import optimum
 from stages.machine.cores import on_all_cores
@@ -20,8 +19,8 @@ from stages.metrics.ece import ece, reliability
 from stages.metrics.scores import log_softmax, scores
 from stages.metrics.smooth_ece import CURVE, smooth_accuracy, smooth_ece
 from stages.runtime.errors import run_stage
-from stages.runtime.files import read_about, write_json, write_text
-from stages.runtime.reuse import code_version, fingerprint, read_json
+from stages.runtime.files import read_about, read_arrays, read_result, write_json, write_result, write_text
+from stages.runtime.reuse import code_version, fingerprint, former_result
 from stages.settings.evaluate import EvaluateSettings
 from stages.settings.project import param
 from stages.settings.rows import Row, finished_rows
@@ -215,13 +214,14 @@ def evaluate(settings: EvaluateSettings, bounds: list[float], row: Row) -> None:
 
     A method's former numbers are kept where its logits, temperatures and the code are the same.
     """
-    logits = load_file(row.logits)
+    logits = read_arrays(row.logits)
     labels = logits.pop("labels")
-    fitted = read_json(row.temperatures)
-    methods = methods_of(logits, fitted, read_json(row.shipped), labels, bounds)
+    fitted = read_result(row.temperatures)
+    methods = methods_of(logits, fitted, read_result(row.shipped, {}), labels, bounds)
     common = fingerprint(labels, settings.model_dump(), code_version("evaluate"))
     hashes = {group: fingerprint(values) for group, values in logits.items()}
-    former = read_json(row.results).get("methods", {})
+    former_results = former_result(row.results)
+    former = former_results.get("methods", {})
     made_from = {}
     for name, method in methods.items():
         compared = hashes["cross_entropy"]  # every method's difference to Raw depends on Raw's logits
@@ -238,16 +238,17 @@ def evaluate(settings: EvaluateSettings, bounds: list[float], row: Row) -> None:
             results[name] = former[name]
     whole = {"row": row.name, "mask_ratio": fitted["mask_ratio"], "test_images": len(labels)}
     whole |= training_of(row)
-    whole["sweep"] = swept(row, logits, labels, settings.bins)
-    write_json(row.results, whole | {"methods": results})
+    whole["sweep"] = swept(former_results.get("sweep", {}), logits, labels, settings.bins)
+    write_result(row.results, whole | {"methods": results})
     write_json(row.metrics, metrics_of(results))
     write_text(row.reliability, bins_as_csv(results))
 
 
-def swept(row: Row, logits: dict[str, np.ndarray], labels: np.ndarray, bins: int) -> dict[str, Any]:
-    """The `sweep` of a row, which is kept where its logits and the code are the same."""
+def swept(
+    former: dict[str, Any], logits: dict[str, np.ndarray], labels: np.ndarray, bins: int
+) -> dict[str, Any]:
+    """The `sweep` of a row: the former one where it was made from the same logits by the same code."""
     made_from = fingerprint(labels, bins, code_version("evaluate"), *logits.values())
-    former = read_json(row.results).get("sweep", {})
     if former.get("made_from") == made_from:
         return former
     return sweep(logits, labels, bins) | {"made_from": made_from}

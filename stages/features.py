@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from stages.images.distilled import DistilledSet, load_set
@@ -22,9 +21,9 @@ from stages.images.prepared import LabelledImages, NormalisedImages, load_split,
 from stages.images.sampling import per_class
 from stages.machine.cores import on_all_cores
 from stages.runtime.errors import UserError, run_stage
-from stages.runtime.files import write_tensors
+from stages.runtime.files import read_tensors, write_tensors
 from stages.runtime.randomness import generator
-from stages.runtime.reuse import code_version, file_hash, fingerprint, is_made_from
+from stages.runtime.reuse import code_version, fingerprint, input_hash, is_made_from
 from stages.settings.features import FeaturesKeys
 from stages.settings.rows import Dataset, Row, finished_rows
 from stages.training.flat import FlatNetwork, flat_convnet, predict
@@ -61,7 +60,7 @@ def features(row: Row) -> None:
     """
     keys = row.analysis("features", FeaturesKeys)
     made_from = fingerprint(
-        [file_hash(path) for path in input_files(row, keys)],
+        [input_hash(path) for path in input_files(row, keys)],
         [keys.model_dump(), row.network.model_dump(), row.seed, code_version("features")],
     )
     if is_made_from(row.features, made_from):
@@ -74,9 +73,9 @@ def feature_tensors(row: Row, keys: FeaturesKeys) -> dict[str, torch.Tensor]:
     device = row.device
     distilled = load_set(row.distilled, row.prepared)
     test = load_split(row.prepared, "test")
-    weights = load_file(row.weights)
+    weights = read_tensors(row.weights)
     check_losses(row, keys, weights)
-    logits = load_file(row.logits)["cross_entropy"]
+    logits = read_tensors(row.logits)["cross_entropy"]
     network = flat_convnet(row.network, distilled.data, device)
     networks = Networks(network, weights["cross_entropy"].to(device))
     outside = outside_images(row, keys, test).to(device)
@@ -90,6 +89,7 @@ def feature_tensors(row: Row, keys: FeaturesKeys) -> dict[str, torch.Tensor]:
     for ratio in keys.ratios:
         tensors[f"masked.{ratio:g}.max_logit"] = masked_max_logits(networks, distilled, ratio, row.seed)
     shown = shown_images(test, keys.per_class, row.seed)
+    check_perplexity(row, keys, len(shown))
     images = test.images[shown].to(device)
     points = {}
     for loss in keys.losses:
@@ -101,6 +101,18 @@ def feature_tensors(row: Row, keys: FeaturesKeys) -> dict[str, torch.Tensor]:
         tensors[name] = torch.from_numpy(positions)
     tensors["tsne.labels"] = test.labels[shown]
     return tensors
+
+
+def check_perplexity(row: Row, keys: FeaturesKeys, images: int) -> None:
+    """
+    Raises:
+        UserError: the maps have too few images for the neighbours that t-SNE is to look at.
+    """
+    if keys.perplexity >= images:
+        where = f"features.{row.name}.perplexity"
+        raise UserError(
+            f"{where}: {keys.perplexity:g} with {images} images on a map; allowed: less than that"
+        )
 
 
 def check_losses(row: Row, keys: FeaturesKeys, weights: dict[str, torch.Tensor]) -> None:
@@ -130,7 +142,7 @@ def outside_images(row: Row, keys: FeaturesKeys, test: LabelledImages) -> Normal
         UserError: they have another shape than the row's.
     """
     folder = Dataset(keys.outside).prepared
-    pixels = load_file(folder / "test.safetensors")["images"]
+    pixels = read_tensors(folder / "test.safetensors")["images"]
     images = NormalisedImages(pixels, load_transform(row.prepared))
     shape = tuple(images.shape[1:])
     allowed = tuple(test.images.shape[1:])

@@ -9,13 +9,10 @@ files. It reads no test image. Logits that a row's file has already are kept, so
 costs the logits at that ratio and no others.
 """
 
-from safetensors import safe_open
-from safetensors.numpy import load_file
-
 from stages.calibrators.fitting import NETWORKS, Fitting
 from stages.runtime.errors import run_stage
-from stages.runtime.files import write_tensors
-from stages.runtime.reuse import code_version, file_hash, fingerprint, is_made_from
+from stages.runtime.files import read_arrays, tensor_names, write_tensors
+from stages.runtime.reuse import code_version, fingerprint, input_hash, is_made_from
 from stages.settings.ablate import AblateSettings
 from stages.settings.calibrate import CalibrateKeys
 from stages.settings.project import param
@@ -53,8 +50,7 @@ def masked(row: Row) -> None:
     exist for the row (TS and `mts_holdout` at one image a class) is absent.
     """
     made_from = fingerprint(_input_hashes(row), row.network.model_dump(), row.seed, code_version("masked"))
-    with safe_open(row.weights, "np") as weights:
-        groups = set(weights.keys())
+    groups = tensor_names(row.weights)
     wanted = {
         fitting.key: fitting for fitting in wanted_by_later_stages(row) if NETWORKS[fitting.method] in groups
     }
@@ -75,7 +71,7 @@ def masked(row: Row) -> None:
 
 def _input_hashes(row: Row) -> list[str]:
     return [
-        file_hash(path) for path in (row.distilled, row.weights, *sorted(row.prepared.glob("*.safetensors")))
+        input_hash(path) for path in (row.distilled, row.weights, *sorted(row.prepared.glob("*.safetensors")))
     ]
 
 
@@ -83,7 +79,7 @@ def _former_logits(row: Row, made_from: str) -> dict:
     """What the row's file has, unless it was made from other inputs."""
     file = row.fitting_logits
     if is_made_from(file, made_from):
-        return load_file(file)
+        return read_arrays(file)
     return {}
 
 

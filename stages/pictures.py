@@ -14,14 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from safetensors import safe_open
-from safetensors.numpy import load_file
 
 from stages.images.pixels import to_pixels
 from stages.reporting.families import families
 from stages.reporting.redraw import digest, drawing_code, redraw
 from stages.runtime.errors import run_stage
-from stages.runtime.files import replacing
+from stages.runtime.files import read_arrays, replacing, tensor_names
 from stages.settings.rows import REPORTS, Row, listed_rows
 from stages.settings.tables import TableKeys
 
@@ -116,8 +114,8 @@ class Pictured(NamedTuple):
 
 def pictured(row: Row) -> Pictured:
     """A row's set, or its first set where it has several."""
-    distilled = load_file(row.distilled)
-    transform = load_file(row.prepared / "transform.safetensors")
+    distilled = read_arrays(row.distilled)
+    transform = read_arrays(row.prepared / "transform.safetensors")
     labels = distilled["labels"]
     first = distilled.get("set", np.zeros_like(labels)) == 0
     return Pictured(as_pictures(distilled["images"][first], transform), labels[first])
@@ -155,9 +153,7 @@ def has_images(row: Row) -> bool:
     """Whether the row's set is there and has images of its own; one without is the whole training split."""
     if not row.distilled.exists():
         return False
-    with safe_open(row.distilled, "np") as file:
-        tensors = file.keys()
-    return "images" in tensors
+    return "images" in tensor_names(row.distilled)
 
 
 def pictures() -> None:

@@ -16,7 +16,7 @@ from stages.images.sources import read_images
 from stages.images.split import Split
 from stages.images.standardised import channel_moments
 from stages.runtime.errors import UserError, run_stage
-from stages.runtime.files import write_json, write_tensors
+from stages.runtime.files import write_result, write_tensors
 from stages.settings.images import ImageSettings
 from stages.settings.project import param
 from stages.settings.rows import Dataset
@@ -66,7 +66,7 @@ def prepare_images(
     fitted = {key: tensor for key, tensor in transform._asdict().items() if tensor is not None}
     write_tensors(folder / "transform.safetensors", fitted)
     shape = list(images["train"].shape[1:])
-    write_json(folder / "info.json", {"classes": classes, "shape": shape, "counts": counts})
+    write_result(folder / "info.json", {"classes": classes, "shape": shape, "counts": counts})
 
 
 def _turned(split: Split, settings: ImageSettings) -> torch.Tensor:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from stages.calibrators.agreement import by_agreement
 from stages.calibrators.judge import RAW, Judge, Name, confidence_of, log_mean, pooled
@@ -31,9 +30,9 @@ from stages.losses import cross_entropy
 from stages.metrics.scores import log_softmax
 from stages.runtime.checkpoint import scratch
 from stages.runtime.errors import run_stage
-from stages.runtime.files import write_json, write_tensors
+from stages.runtime.files import read_result, read_tensors, write_result, write_tensors
 from stages.runtime.randomness import generator
-from stages.runtime.reuse import code_version, file_hash, fingerprint, is_made_from, read_json
+from stages.runtime.reuse import code_version, fingerprint, former_result, input_hash, is_made_from
 from stages.settings.project import param
 from stages.settings.reach import ReachKeys, ReachSettings
 from stages.settings.rows import Row, finished_rows
@@ -123,24 +122,24 @@ def reach(tried: Tried, row: Row) -> None:
             weights that are not finite.
     """
     carried = carried_temperatures(row)
-    shipped = read_json(row.shipped)
+    shipped = read_result(row.shipped)
     trained_from = fingerprint(
         description_of(row, tried),
-        [file_hash(path) for path in input_files(row)],
+        [input_hash(path) for path in input_files(row)],
         [train_settings().repeats, code_version("reach")],
     )
     made_from = fingerprint(
         [trained_from, tried.reach.model_dump(), tried.temperature.model_dump(), tried.bounds, tried.bins],
-        [file_hash(path) for path in (row.weights, row.logits, row.prepared / "test.safetensors")],
+        [input_hash(path) for path in (row.weights, row.logits, row.prepared / "test.safetensors")],
         [shipped["temperature"], carried],
     )
-    if read_json(row.reach).get("made_from") == made_from:
+    if former_result(row.reach).get("made_from") == made_from:
         return
     case = load_case(row, tried, Fit(shipped["temperature"], shipped["bound_hit"]))
     setup = setup_on_real_images(case)
     if not is_made_from(row.reach_logits, trained_from):
         write_trained_logits(case, setup, trained_from)
-    trained = {name: values.numpy() for name, values in load_file(row.reach_logits).items()}
+    trained = {name: values.numpy() for name, values in read_tensors(row.reach_logits).items()}
     own = case.networks.logits(setup.test.images[:])
     real = RealLogits(setup.test.labels.numpy(), trained["real"], own)
     entries = case.judge.beside("reference", "clean", case.logits, case.shipped)
@@ -148,14 +147,14 @@ def reach(tried: Tried, row: Row) -> None:
     entries += on_other_losses(case) + carried_over(case, carried) + on_shifts(case)
     entries += by_objective(case, real) + on_ensemble(case, real) + by_map(case, real)
     entries += without_images(case, trained, setup.schedule)
-    write_json(row.reach, {"row": row.name, "entries": entries, "made_from": made_from})
+    write_result(row.reach, {"row": row.name, "entries": entries, "made_from": made_from})
 
 
 def load_case(row: Row, tried: Tried, shipped: Fit) -> Case:
     distilled = load_set(row.distilled, row.prepared)
     network = flat_convnet(row.network, distilled.data, row.device)
-    weights = load_file(row.weights)["cross_entropy"].to(row.device)
-    test = {name: values.numpy() for name, values in load_file(row.logits).items()}
+    weights = read_tensors(row.weights)["cross_entropy"].to(row.device)
+    test = {name: values.numpy() for name, values in read_tensors(row.logits).items()}
     judge = Judge(test.pop("labels"), tried.bounds, tried.bins)
     return Case(row, tried, distilled, Networks(network, weights), test, judge, shipped)
 
@@ -163,7 +162,8 @@ def load_case(row: Row, tried: Tried, shipped: Fit) -> Case:
 def carried_temperatures(row: Row) -> dict[str, float]:
     """The temperatures of the other rows that the suite names, as far as they are there."""
     others = [Row(name) for name in row.analysis("reach", ReachKeys).carried]
-    return {other.name: read_json(other.shipped)["temperature"] for other in others if other.shipped.exists()}
+    shipped = {other.name: read_result(other.shipped, {}) for other in others}
+    return {name: result["temperature"] for name, result in shipped.items() if result}
 
 
 # The networks that are trained for this
@@ -273,7 +273,7 @@ def shifted_logits(case: Case, shift: Shift) -> np.ndarray:
     """`(R, N, K)` logits on the shifted test images, which are normalised like all others."""
     device = case.networks.weights.device
     transform = load_transform(case.row.prepared).to(device)
-    pixels = load_file(case.row.prepared / "test.safetensors")["images"]
+    pixels = read_tensors(case.row.prepared / "test.safetensors")["images"]
     parts = []
     for number, part in enumerate(pixels.split(SHIFTED_TOGETHER)):
         draws = generator(case.row.seed, "reach", shift.kind, shift.strength, number)

@@ -217,13 +217,21 @@ def rows_of_paper_suites() -> dict[str, TableKeys]:
 
 
 def all_results(rows: dict[str, Row], others: dict[str, Elsewhere]) -> Results:
-    """The rows with what `evaluate` found."""
+    """The rows with what `evaluate` found, as `place_of_row` orders them."""
     keys = {name: row.keys(TableKeys) for name, row in rows.items()}
     evaluated = read_results({name: row.results for name, row in rows.items()})
     for name, other in others.items():
         keys[name] = other.row.keys(TableKeys)
         evaluated[name] = other.results["evaluate"]
-    return Results(keys, evaluated, param("calibrate.start"))
+    ordered = {name: keys[name] for name in sorted(keys, key=lambda name: place_of_row(keys[name]))}
+    return Results(ordered, evaluated, param("calibrate.start"))
+
+
+def place_of_row(row: TableKeys) -> tuple[int, int]:
+    """Where a row stands among all: the paper's data sets are first, and of each the published rows."""
+    budgets = ["published", "reduced", None, "quick"]
+    suite = SUITES.index(row.suite) if row.suite in SUITES else len(SUITES)
+    return suite, budgets.index(row.budget)
 
 
 def all_ablations(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, dict]:

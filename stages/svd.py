@@ -14,8 +14,8 @@ from stages.losses import cross_entropy
 from stages.metrics.scores import accuracy
 from stages.runtime.checkpoint import scratch
 from stages.runtime.errors import run_stage
-from stages.runtime.files import write_json
-from stages.runtime.reuse import code_version, file_hash, fingerprint, read_json
+from stages.runtime.files import write_result
+from stages.runtime.reuse import code_version, fingerprint, former_result, input_hash
 from stages.settings.rows import Row, finished_rows
 from stages.settings.section import parse
 from stages.settings.svd import SvdKeys
@@ -52,10 +52,10 @@ def svd(row: Row) -> None:
     keys = train_keys(row, svd_keys.epochs)
     made_from = fingerprint(
         description(row, keys, settings),
-        [file_hash(path) for path in input_files(row)],
+        [input_hash(path) for path in input_files(row)],
         [svd_keys.drop, settings.repeats, code_version("svd")],
     )
-    if read_json(row.singular_values).get("made_from") == made_from:
+    if former_result(row.singular_values).get("made_from") == made_from:
         return
     setup = setup_of(row, keys, settings)
     space = standardised_pixels(row.prepared).to(setup.device)
@@ -74,7 +74,7 @@ def svd(row: Row) -> None:
             accuracies = group_accuracies(results, setup.test.labels)
             points.append({"share": share, "count": count, "accuracy": accuracies})
         result = {"singular_values": singular_values, "dropped": points, "made_from": made_from}
-        write_json(row.singular_values, result)
+        write_result(row.singular_values, result)
 
 
 def singular_values_of(setup: Setup, space: StandardisedPixels) -> list[float]:

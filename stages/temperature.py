@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
 
 from stages.calibrators.optimum import optimum
 from stages.images.distilled import DistilledSet, load_set
@@ -27,9 +26,9 @@ from stages.losses import cross_entropy
 from stages.metrics.scores import accuracy
 from stages.runtime.checkpoint import scratch
 from stages.runtime.errors import run_stage
-from stages.runtime.files import write_json, write_tensors
+from stages.runtime.files import read_arrays, write_result, write_tensors
 from stages.runtime.randomness import generator
-from stages.runtime.reuse import code_version, file_hash, fingerprint, is_made_from, read_json
+from stages.runtime.reuse import code_version, fingerprint, former_result, input_hash, is_made_from
 from stages.settings.project import param
 from stages.settings.rows import Row, finished_rows
 from stages.settings.section import parse
@@ -56,10 +55,10 @@ def temperature(settings: TemperatureSettings, bounds: list[float], row: Row) ->
         UserError: `lr: learned` or `teacher`, but the set came without such a step size; a network has
             weights that are not finite; the sets have all training images.
     """
-    hashes = [file_hash(path) for path in input_files(row)]
+    hashes = [input_hash(path) for path in input_files(row)]
     trained_from = fingerprint(description_of(row, settings), hashes, code_version("temperature"))
     made_from = fingerprint(trained_from, bounds)
-    if read_json(row.shipped).get("made_from") == made_from:
+    if former_result(row.shipped).get("made_from") == made_from:
         return
     distilled = load_set(row.distilled, row.prepared)
     if distilled.temperature is not None:
@@ -68,9 +67,9 @@ def temperature(settings: TemperatureSettings, bounds: list[float], row: Row) ->
     else:
         if not is_made_from(row.real_logits, trained_from):
             write_real_logits(row, distilled, settings, trained_from)
-        arrays = load_file(row.real_logits)
+        arrays = read_arrays(row.real_logits)
         result = fit(arrays["logits"], arrays["labels"], bounds)
-    write_json(row.shipped, result | {"set": file_hash(row.distilled), "made_from": made_from})
+    write_result(row.shipped, result | {"set": input_hash(row.distilled), "made_from": made_from})
 
 
 def as_it_came(value: float) -> dict[str, Any]:

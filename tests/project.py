@@ -6,8 +6,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image
+
+from stages.runtime.files import write_tensors
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("left", "middle", "right")
@@ -163,6 +166,11 @@ def make_project(folder: Path, params: dict | None = None, suites: dict[str, dic
     write_yaml(folder / "dvc.yaml", {"vars": [f"suites/{name}.yaml" for name in suites]})
     draw_pictures(folder / "pictures")
     return folder
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """A file as a stage would write it, with these arrays."""
+    write_tensors(path, {name: torch.from_numpy(values) for name, values in arrays.items()})
 
 
 def write_yaml(path: Path, values: dict) -> None:

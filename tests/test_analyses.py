@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from project import make_project, row, run, suite
-from safetensors.numpy import save_file
+from project import make_project, row, run, suite, write_arrays
 from safetensors.torch import load_file
 
 from stages.analyses import feature_figures, singular_value_figures, suite_figures
@@ -25,7 +24,7 @@ from stages.reporting.rows_of_figures import (
     rows_by_ipc,
     with_and_without_mdt,
 )
-from stages.runtime.files import write_json
+from stages.runtime.files import write_result
 from stages.settings.rows import Row
 from stages.settings.tables import TableKeys
 from stages.settings.train import TrainKeys
@@ -236,10 +235,9 @@ def test_a_quick_row_shows_in_no_figure_but_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(make_project(tmp_path, suites={"shapes": values}))
     names = ("shapes-full", "shapes-mtt-ipc2", "shapes-mtt-ipc2-mdt", "shapes-mtt-ipc2-quick")
     for i, name in enumerate(names):
-        write_json(Row(name).singular_values, decomposition(0.1 * (i + 1)))
-        Row(name).features.parent.mkdir(parents=True, exist_ok=True)
-        save_file(made_up_features(i), Row(name).features)
-    write_json(Row(names[0]).prepared / "info.json", {"classes": ["a", "b", "c"]})
+        write_result(Row(name).singular_values, decomposition(0.1 * (i + 1)))
+        write_arrays(Row(name).features, made_up_features(i))
+    write_result(Row(names[0]).prepared / "info.json", {"classes": ["a", "b", "c"]})
     drawn = suite_figures(Path("suites/shapes.yaml"))
     own = {name for name in drawn if name.endswith("-shapes-quick")}
     assert own == {f"figure{number}-shapes-quick" for number in ("2b", "3", "6", "12b", "13")}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from project import PARAMS, copy_of, make_project, run, suite, write_yaml
-from safetensors.numpy import load_file, save_file
+from project import PARAMS, copy_of, make_project, run, suite, write_arrays, write_yaml
+from safetensors.numpy import load_file
 
 from stages import choices
 from stages.losses import cross_entropy, focal, focal_detached
@@ -192,7 +192,7 @@ def test_changed_networks_are_not_reused(project):
     weights = load_file(Row(NAME).logits)
     weights["cross_entropy"][0] += np.arange(3)
     before = {entry["made_from"] for entry in entries() if entry["family"] == "mts"}
-    save_file(weights, Row(NAME).logits)
+    write_arrays(Row(NAME).logits, weights)
     run("choices", NAME)
     assert not before & {entry["made_from"] for entry in entries()}
 

@@ -1,7 +1,6 @@
 """A miniature of the whole pipeline: the stages, by name, on a small project, from pictures to the page."""
 
 import json
-import shutil
 from contextlib import chdir
 from pathlib import Path
 
@@ -23,12 +22,13 @@ from project import (
     write_yaml,
 )
 from safetensors.numpy import load_file as load_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from stages.calibrators.fitting import Fitting
 from stages.images.distilled import load_set
 from stages.images.prepared import load_split, load_transform
 from stages.runtime.errors import UserError
+from stages.runtime.files import read_result, write_result, write_tensors
 from stages.settings.rows import Row
 from stages.svd import dropped
 from stages.training.flat import flat_convnet
@@ -198,7 +198,7 @@ def test_test_labels_reach_no_network_and_no_temperature(built, copy):
     former = methods(NAME)
     test_file = one.prepared / "test.safetensors"
     test = load_file(test_file)
-    save_file(test | {"labels": (test["labels"] + 1) % 3}, test_file)
+    write_tensors(test_file, test | {"labels": (test["labels"] + 1) % 3})
     for file in (one.weights, one.logits, one.fitting_logits, one.temperatures, one.results):
         file.unlink()
     run("train", NAME)
@@ -264,7 +264,7 @@ def test_one_more_mask_ratio_costs_that_ratio(copy, monkeypatch):
         "mts_holdout/0.5/0.1",
         "mts_holdout/0.5/0.1.labels",
     }
-    shutil.copy(Row("shapes-mtt-ipc2-mdt").weights, Row(NAME).weights)
+    write_tensors(Row(NAME).weights, load_file(Row("shapes-mtt-ipc2-mdt").weights))
     run("masked", NAME)
     assert asked == [{0.5}, {0, 0.3, 0.5, 0.8}]
 
@@ -283,16 +283,17 @@ def test_what_has_not_changed_is_not_computed_again(copy, monkeypatch, stage):
     property_of = {"calibrate": "temperatures", "evaluate": "results", "ablate": "ablation"}[stage]
     files = {name: getattr(Row(name), property_of) for name in ROWS}
     for file in files.values():
-        values = json.loads(file.read_text())
+        values = read_result(file)
         entry = values["methods"]["mts"] if stage != "ablate" else values
         entry["mark"] = 1
-        file.write_text(json.dumps(values))
+        write_result(file, values)
     changed = Row("shapes-random-ipc1")
     for file in (changed.logits, changed.fitting_logits):
         tensors = load_file(file)
-        save_file(
-            {key: value * 2 if value.is_floating_point() else value for key, value in tensors.items()}, file
-        )
+        changed_tensors = {}
+        for key, value in tensors.items():
+            changed_tensors[key] = value * 2 if value.is_floating_point() else value
+        write_tensors(file, changed_tensors)
     run(stage)
     kept = {name for name, file in files.items() if '"mark"' in file.read_text()}
     assert kept == set(ROWS) - {changed.name}
@@ -460,7 +461,7 @@ def test_a_killed_buffer_keeps_its_finished_experts(built, copy, monkeypatch):
     [
         ({"ipc": 21}, r"ipc: 21 is above the smallest class of shapes; allowed: 1 to 20"),
         ({"distill": MTT | {"max_start_epoch": 5}}, r"max_start_epoch - 1 \+ distill.expert_epochs = 6, but"),
-        ({"distill": MTT | {"lr_img": 1e30, "iterations": 40}}, r"would leave|is not finite|the loss is"),
+        ({"distill": MTT | {"lr_lr": 1e12, "iterations": 40}}, r"would leave|is not finite|the loss is"),
     ],
 )
 def test_a_row_that_cannot_be_distilled_leaves_no_set(copy, changes, expected):

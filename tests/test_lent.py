@@ -19,7 +19,7 @@ from project import MTT, PARAMS, ROOT, make_project, row, suite
 from safetensors.numpy import load_file
 from torch import ones
 
-from stages.runtime.files import write_tensors
+from stages.runtime.files import read_result, write_tensors
 from stages.settings.distill import DistillKeys
 from stages.settings.rows import Row
 from stages.settings.train import TrainKeys
@@ -159,7 +159,7 @@ def test_the_results_are_six_small_files(killed):
         "logits.safetensors",
         "pieces.json",
     }
-    evaluated = json.loads((folder / f"data/evaluate/{NAME}.json").read_text())
+    evaluated = read_result(folder / f"data/evaluate/{NAME}.json")
     metrics = json.loads((folder / "results/metrics.json").read_text())
     assert metrics["rows"][NAME]["evaluate"] == evaluated
     assert metrics["rows"][NAME].keys() == {

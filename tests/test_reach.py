@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from project import PARAMS, copy_of, make_project, run, suite, write_yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from scipy.special import logit
 
 from stages import check, report
@@ -28,6 +28,7 @@ from stages.reach import RealLogits, Tried, load_case, setup_on_real_images
 from stages.reporting.cells import Results
 from stages.reporting.reach import reach_figure, shipped_table, without_images_table
 from stages.runtime.errors import UserError
+from stages.runtime.files import read_result, write_result, write_tensors
 from stages.runtime.randomness import generator
 from stages.settings.reach import ReachSettings, ShiftSettings
 from stages.settings.rows import Row, listed_rows
@@ -400,7 +401,7 @@ def test_a_second_call_keeps_the_results(copied):
 def test_another_temperature_of_a_carried_row_trains_no_network(copied, monkeypatch):
     monkeypatch.setattr("stages.reach.train_groups", None)
     other = Row(f"{NAME}-mdt").shipped
-    other.write_text(json.dumps(json.loads(other.read_text()) | {"temperature": 3.0}))
+    write_result(other, read_result(other) | {"temperature": 3.0})
     run("reach", NAME)
     assert entries(NAME)["carried", "clean", f"{NAME}-mdt"]["temperature"] == [3.0, 3.0]
     other.unlink()
@@ -414,7 +415,7 @@ def test_test_labels_only_judge(copied):
     before = entries(NAME)
     for file, name in ((row.logits, "labels"), (row.prepared / "test.safetensors", "labels")):
         tensors = load_file(file)
-        save_file(tensors | {name: tensors[name].flip(0).contiguous()}, file, {"about": "{}"})
+        write_tensors(file, tensors | {name: tensors[name].flip(0)})
     run("reach", NAME)
     now = entries(NAME)
     assert now.keys() == before.keys()

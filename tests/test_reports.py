@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from project import make_project, suite, write_yaml
-from safetensors.numpy import save_file
+from project import make_project, suite, write_arrays, write_yaml
 
 from stages import pictures
 from stages.analyses import masked_logits, suite_figures
 from stages.pictures import as_pictures, grid
 from stages.report import calibration_figures, report
-from stages.runtime.files import write_json
+from stages.runtime.files import write_result
 from stages.settings.rows import Row, listed_rows
 
 NAMES = ("shapes-mtt-ipc2", "shapes-random-ipc1")
@@ -28,13 +27,11 @@ def project(tmp_path, monkeypatch) -> Path:
 def write_set(name: str, shade: float = 0.5, losses=(2.0, 1.0)) -> None:
     """A distilled set of a gray picture for each class, and its curve."""
     row = Row(name)
-    for folder in (row.distilled.parent, row.prepared):
-        folder.mkdir(parents=True, exist_ok=True)
     images = np.full((3, 3, 8, 8), shade, np.float32)
-    save_file({"images": images, "labels": np.arange(3)}, row.distilled)
+    write_arrays(row.distilled, {"images": images, "labels": np.arange(3)})
     mean = np.zeros(3, np.float32)
     inverse = np.ones(3, np.float32)
-    save_file({"mean": mean, "inverse": inverse}, row.prepared / "transform.safetensors")
+    write_arrays(row.prepared / "transform.safetensors", {"mean": mean, "inverse": inverse})
     lines = [f"{i},{loss}" for i, loss in enumerate(losses)]
     row.curve.write_text("\n".join(["iteration,loss", *lines]) + "\n")
 
@@ -93,7 +90,7 @@ def test_a_picture_is_drawn_when_its_curve_changes(drawn):
 
 
 def test_a_row_without_images_of_its_own_has_no_picture(drawn):
-    save_file({"labels": np.arange(3)}, Row(NAMES[0]).distilled)
+    write_arrays(Row(NAMES[0]).distilled, {"labels": np.arange(3)})
     assert drawn() == []
     assert not Row(NAMES[0]).picture.exists()
     assert Row(NAMES[1]).picture.exists()
@@ -134,9 +131,9 @@ def test_figure10_needs_mtt_rows_of_several_numbers_of_images(project):
     write_yaml(Path("suites/shapes.yaml"), values)
     rows = {row.name: row for row in listed_rows()}
     assert calibration_figures(rows, {}) == {}
-    write_json(rows["shapes-mtt-ipc2"].results, evaluated())
+    write_result(rows["shapes-mtt-ipc2"].results, evaluated())
     assert list(calibration_figures(rows, {})) == ["figure1-shapes-mtt-ipc2"]
-    write_json(rows["shapes-mtt-ipc1"].results, evaluated())
+    write_result(rows["shapes-mtt-ipc1"].results, evaluated())
     drawn = calibration_figures(rows, {})
     assert list(drawn) == ["figure1-shapes-mtt-ipc2", "figure10-shapes"]
     assert drawn["figure10-shapes"].data["ipc"].tolist() == [1, 2]
@@ -165,7 +162,7 @@ def test_a_report_has_no_table_of_analyses_that_the_suites_do_not_have(project):
 
 def test_a_report_draws_and_shows_figure1_and_the_pictures(project):
     write_set(NAMES[0])
-    write_json(Row(NAMES[0]).results, evaluated())
+    write_result(Row(NAMES[0]).results, evaluated())
     pictures.pictures()
     report()
     readme = Path("reports/README.md").read_text()
@@ -188,7 +185,7 @@ def test_a_quick_row_is_in_no_table_but_its_own(project):
     values["runs"]["shapes-quick"]["budget"] = "quick"
     write_yaml(Path("suites/shapes.yaml"), values)
     for name in ("shapes-quick", NAMES[0]):
-        write_json(Row(name).results, evaluated() | {"step_size": 0.02, "sets": 1})
+        write_result(Row(name).results, evaluated() | {"step_size": 0.02, "sets": 1})
     report()
     assert tables_with("shapes-quick") == ["quick"]
     assert {"table1", "table4", "starts", "outside", "architectures", "scores"} <= set(tables_with(NAMES[0]))

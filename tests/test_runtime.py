@@ -5,11 +5,25 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from stages.runtime.checkpoint import digest, scratch
+from stages.runtime.checksums import DamagedError, check_brought, is_whole
 from stages.runtime.errors import UserError, run_stage
-from stages.runtime.files import read_about, replacing, write_curve, write_json, write_tensors
+from stages.runtime.files import (
+    read_about,
+    read_arrays,
+    read_result,
+    read_tensors,
+    replacing,
+    tensor_names,
+    write_curve,
+    write_json,
+    write_result,
+    write_tensors,
+)
 from stages.runtime.randomness import generator
+from stages.runtime.reuse import former_result, is_made_from, read_json
 
 # ---- files ----
 
@@ -70,6 +84,126 @@ def test_what_is_said_about_tensors_can_be_read_again(tmp_path):
 def test_a_curve_is_names_and_a_line_for_each_point(tmp_path):
     write_curve(tmp_path / "curve.csv", {"iteration": [1, 2], "loss": [0.123456789, 3e-9]})
     assert (tmp_path / "curve.csv").read_text() == "iteration,loss\n1,0.123457\n2,3e-09\n"
+
+
+# ---- checksums ----
+
+READERS = {
+    "set.safetensors": [read_tensors, read_arrays, read_about, tensor_names],
+    "result.json": [read_result],
+}
+
+
+def written(name: str, folder: str = "data/train/a") -> Path:
+    """A file as a stage writes it."""
+    path = Path(folder, name)
+    if path.suffix == ".json":
+        write_result(path, {"ece": [0.1, 1e-9], "made_from": "x"})
+    else:
+        write_tensors(path, {"x": torch.arange(5), "y": torch.ones(2, 3)}, {"made_from": "x"})
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_files_with_a_checksum_give_what_was_written(here):
+    assert read_result(written("result.json")) == {"ece": [0.1, 1e-9], "made_from": "x"}
+    file = written("set.safetensors")
+    assert torch.equal(read_tensors(file)["x"], torch.arange(5))
+    assert read_arrays(file)["y"].tolist() == [[1.0] * 3] * 2
+    assert read_about(file) == {"made_from": "x"}
+    assert tensor_names(file) == {"x", "y"}
+
+
+def test_a_file_is_the_same_whenever_it_is_written(here):
+    for name in READERS:
+        before = written(name).read_bytes()
+        assert written(name).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_bit_of_a_file_can_change_unnoticed(here, name):
+    file = written(name)
+    whole = file.read_bytes()
+    for position in range(len(whole)):
+        changed = bytearray(whole)
+        changed[position] ^= 1 << position % 8
+        file.write_bytes(changed)
+        with pytest.raises(DamagedError, match=f"^{file} is damaged"):
+            READERS[name][0](file)
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("length", [0, 5, 50, -1])
+def test_every_reader_notices_a_truncated_file(here, name, length):
+    file = written(name)
+    file.write_bytes(file.read_bytes()[:length])
+    for read in READERS[name]:
+        with pytest.raises(DamagedError, match="Delete it and run `dvc repro`"):
+            read(file)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_of_another_place_is_noticed(here, name):
+    file = written(name)
+    other = written(name, "data/train/b")
+    other.replace(file)
+    with pytest.raises(DamagedError, match=f"^{file} is what was written to {other}"):
+        READERS[name][0](file)
+
+
+def test_files_outside_data_and_scratch_may_be_moved(here):
+    file = written("set.safetensors", "exported")
+    moved = file.rename("set.safetensors")
+    assert tensor_names(moved) == {"x", "y"}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_former_result_that_is_damaged_is_made_anew(here, name, capsys):
+    file = written(name)
+    assert former_result(file) if name == "result.json" else is_made_from(file, "x")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert not (former_result(file) if name == "result.json" else is_made_from(file, "x"))
+    assert capsys.readouterr().err.startswith(f"{file} is damaged")
+    file.unlink()
+    assert not (former_result(file) if name == "result.json" else is_made_from(file, "x"))
+
+
+def test_a_damaged_file_of_scratch_is_deleted(here, capsys):
+    file = written("state.safetensors", "scratch/train")
+    assert is_whole(file)
+    file.write_bytes(bytes(100))
+    assert not is_whole(file)
+    assert not file.exists()
+    assert capsys.readouterr().err == f"{file} is damaged: it is deleted, and its work is done again\n"
+    assert not is_whole(file)
+
+
+def test_files_of_others_need_no_checksum(here):
+    file = written("set.safetensors", "data/sets/a")
+    check_brought(file)
+    contents = bytearray(file.read_bytes())
+    contents[-1] ^= 1
+    file.write_bytes(contents)
+    with pytest.raises(DamagedError):
+        check_brought(file)
+    save_file({"x": torch.zeros(1)}, file)
+    check_brought(file)
+    with pytest.raises(DamagedError, match="has no checksum because an earlier version"):
+        read_tensors(file)
+
+
+def test_json_without_a_checksum_is_read_or_refused(here):
+    file = Path("reports.json")
+    assert read_json(file) == {}
+    write_json(file, {"x": 1})
+    assert read_json(file) == {"x": 1}
+    file.write_text("{")
+    with pytest.raises(UserError, match="^reports.json: not JSON"):
+        read_json(file)
 
 
 # ---- checkpoints ----

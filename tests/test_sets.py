@@ -7,10 +7,11 @@ import project
 import pytest
 import torch
 from project import PARAMS, make_project, run
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from stages.calibrators import mts, ts
 from stages.images.distilled import DistilledSet, load_set
+from stages.runtime.files import write_tensors
 from stages.settings.rows import Row
 from stages.settings.train import TrainKeys
 from stages.train import kept_rows
@@ -66,13 +67,13 @@ def test_a_set_is_of_no_concern_to_the_networks_and_temperatures_of_other_repeat
     second = tensors["set"] == 1
     changed = tensors["images"].clone()
     changed[second] = torch.randn(changed[second].shape, generator=torch.Generator().manual_seed(0))
-    save_file(tensors | {"images": changed}, row.distilled)
+    write_tensors(row.distilled, tensors | {"images": changed})
     try:
         run("train", ROW)
         run("masked")
         after = {name: load_file(file) for name, file in files.items()}
     finally:
-        save_file(tensors, row.distilled)
+        write_tensors(row.distilled, tensors)
     for name, keys in (("weights", GROUPS), ("fitting", logits_of(before["fitting"]))):
         for key in keys:
             same = [torch.equal(a, b) for a, b in zip(before[name][key], after[name][key])]

@@ -24,7 +24,7 @@ from stages.images.prepared import LabelledImages
 from stages.metrics.scores import log_softmax
 from stages.pictures import grid
 from stages.runtime.errors import UserError
-from stages.runtime.files import read_about
+from stages.runtime.files import read_about, read_result
 from stages.settings.calibrate import CalibrateSettings
 from stages.settings.rows import Entry, Row
 from stages.tools.export import export
@@ -274,7 +274,7 @@ def test_one_hot_labels_train_the_very_networks_of_classes(built):
 
 def test_one_hot_labels_give_the_very_results_of_classes(built):
     for file in ("temperatures", "shipped", "ablation", "reach"):
-        hard, one_hot = (json.loads(getattr(Row(name), file).read_text()) for name in (HARD, ONE_HOT))
+        hard, one_hot = (read_result(getattr(Row(name), file)) for name in (HARD, ONE_HOT))
         for result in (hard, one_hot):
             for key in ("row", "made_from", "set"):
                 result.pop(key, None)

@@ -370,6 +370,15 @@ def test_rows_of_the_paper_reduced_rows_and_all_others_are_counted_apart():
     }
 
 
+def test_a_set_counts_once():
+    rows = {
+        "made": row(budget="reduced"),
+        "again": row("file", reads="sets/made", made_by="mtt", budget="reduced"),
+    }
+    table = lines(paper_tables.table1(with_rows(rows, dict.fromkeys(rows, RAW_AND_MTS))))
+    assert table["# worse than Raw, reduced rows (1)"]["MTS"] == "1"
+
+
 def test_a_count_is_shown_only_if_there_is_such_a_row():
     table = lines(paper_tables.table1(with_rows({"own": row(budget=None)}, {"own": RAW_AND_MTS})))
     assert list(table) == ["own", "# worse than Raw, other distilled rows (1)"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from project import PARAMS, kill_at_the_second_training, make_project, run, write_yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from stages.calibrators.optimum import optimum
 from stages.images.distilled import load_set
@@ -20,6 +20,7 @@ from stages.metrics.ece import ece
 from stages.metrics.scores import log_softmax, scores
 from stages.reporting import further_tables
 from stages.runtime.errors import UserError
+from stages.runtime.files import write_result, write_tensors
 from stages.runtime.randomness import generator
 from stages.settings.rows import Row
 from stages.settings.temperature import TemperatureSettings
@@ -281,7 +282,7 @@ def test_no_test_image_is_read(name):
     test_file = row.prepared / "test.safetensors"
     test = load_file(test_file)
     noise = torch.randint(0, 256, test["images"].shape, dtype=torch.uint8)
-    save_file({"images": noise, "labels": torch.zeros_like(test["labels"])}, test_file)
+    write_tensors(test_file, {"images": noise, "labels": torch.zeros_like(test["labels"])})
     for file in (row.shipped, row.real_logits):
         file.unlink()
     run("temperature", name)
@@ -402,7 +403,7 @@ def test_another_temperature_trains_no_other_network(monkeypatch):
     before = tried(LEARNED)
     forbid_training(monkeypatch, "architectures")
     result = shipped(LEARNED)
-    Row(LEARNED).shipped.write_text(json.dumps(result | {"temperature": 3.0}))
+    write_result(Row(LEARNED).shipped, result | {"temperature": 3.0})
     run("architectures", LEARNED)
     after = tried(LEARNED)
     assert after["mlp"]["calibrated"]["shipped"]["temperature"] == [3.0, 3.0]

@@ -3,11 +3,11 @@
 from types import ModuleType
 
 import torch
-from safetensors.torch import load_file
 
 from stages.calibrators import mts, mts_holdout, ts
 from stages.calibrators.fitting import NETWORKS, Fitting
 from stages.images.distilled import load_set
+from stages.runtime.files import read_tensors
 from stages.settings.rows import Row
 from stages.training.flat import flat_convnet, predict
 
@@ -23,7 +23,7 @@ def fitting_logits(row: Row, wanted: list[Fitting]) -> dict[str, torch.Tensor]:
     """
     distilled = load_set(row.distilled, row.prepared)
     network = flat_convnet(row.network, distilled.data, row.device)
-    weights = load_file(row.weights)
+    weights = read_tensors(row.weights)
     tensors = {}
     for fitting in wanted:
         fitting_images = METHODS[fitting.method].fitting_images

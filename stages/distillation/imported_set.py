@@ -6,21 +6,26 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from stages.distillation.backbone import Problem
+from stages.images.decoded import open_picture
 from stages.images.distilled import number_in
 from stages.images.prepared import class_names, load_transform
 from stages.images.released import SoftKind
+from stages.runtime.checksums import check_brought
 from stages.runtime.errors import UserError
+from stages.runtime.files import read_tensors
 from stages.runtime.pt_files import read_pt
+from stages.settings.rows import DATA
 
 __all__ = ["ImportedSet", "images_of_a_class", "read_set"]
 
 SUM_TOLERANCE = 0.01  # of probabilities, whose sum is 1; those that are kept in 16 bits miss it by less
+WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+REAL_NUMBERS = (*WHOLE_NUMBERS, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 ROUNDING = 1e-6  # of a sum in float32; probabilities that miss 1 by less are left as they are
 
 
@@ -50,7 +55,10 @@ def read_set(problem: Problem, kind: SoftKind | None = None) -> ImportedSet:
             of another kind than said, or soft and of no kind that can be told.
     """
     imported = with_temperature(read_any(problem), problem.reads / "temperature.txt")
+    check_kinds(imported)
     check_shapes(imported, problem)
+    check_numbers_of_sets(imported)
+    check_step_sizes(imported)
     check_finite(imported)
     if imported.labels.ndim == 2:
         targets = probabilities(imported, kind)
@@ -177,7 +185,7 @@ def read_safetensors(problem: Problem) -> ImportedSet | None:
     if not file.exists():
         return None
     try:
-        tensors = load_file(file)
+        tensors = tensors_of(file)
         return ImportedSet(
             tensors["images"],
             tensors["targets"] if "targets" in tensors else tensors["labels"],
@@ -189,8 +197,19 @@ def read_safetensors(problem: Problem) -> ImportedSet | None:
             positions=real_positions(tensors, problem),
             room=room_of(file),
         )
-    except (SafetensorError, KeyError, ValueError) as mistake:  # ValueError: several numbers, not one
-        raise UserError(f"{file}: not a distilled set: {mistake}") from None
+    except UserError:
+        raise
+    except Exception as mistake:  # of safetensors' and torch's kinds, e.g. several numbers in place of one
+        reason = " ".join(str(mistake).split())
+        raise UserError(f"{file}: not a distilled set: {reason}") from None
+
+
+def tensors_of(file: Path) -> dict[str, Tensor]:
+    """The tensors of another row's set, or of a set from elsewhere, which need not have a checksum."""
+    if file.is_relative_to(DATA / "distill"):
+        return read_tensors(file)
+    check_brought(file)
+    return load_file(file)
 
 
 def room_of(file: Path) -> int | None:
@@ -198,7 +217,7 @@ def room_of(file: Path) -> int | None:
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata() or {}
     about = json.loads(metadata.get("about", "{}"))
-    return about.get("ipc")
+    return about.get("ipc") if isinstance(about, dict) else None
 
 
 def real_positions(tensors: dict[str, Tensor], problem: Problem) -> Tensor | None:
@@ -250,16 +269,51 @@ def read_pictures(problem: Problem) -> ImportedSet | None:
 def read_picture(file: Path, shape: tuple[int, int, int]) -> Tensor:
     """A picture as uint8 pixels of that shape, `(C, H, W)`, in gray or in RGB."""
     channels, height, width = shape
-    try:
-        with Image.open(file) as picture:
-            pixels = np.array(picture.convert("L" if channels == 1 else "RGB"))
-    except (OSError, SyntaxError) as mistake:
-        raise UserError(f"{file}: not a readable image: {mistake}") from None
+    pixels = np.array(open_picture(file, "L" if channels == 1 else "RGB"))
     if pixels.shape[:2] != (height, width):
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise UserError(f"{file}: {size} pixels; allowed for this data set: {width}x{height}")
     pixels = pixels.reshape(height, width, channels)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def check_kinds(imported: ImportedSet) -> None:
+    """
+    Raises:
+        UserError: images or labels are anything but real numbers, e.g. complex or of 8 bits with an exponent.
+    """
+    for name, tensor in (("images", imported.images), ("labels", imported.labels)):
+        if tensor.dtype not in REAL_NUMBERS:
+            problem = f"{name} in {str(tensor.dtype).removeprefix('torch.')}"
+            raise UserError(
+                f"{imported.source}: {problem}; allowed: whole numbers and floats of 16 bits or more"
+            )
+
+
+def check_numbers_of_sets(imported: ImportedSet) -> None:
+    """
+    Raises:
+        UserError: the numbers of the sets are not one for each image, from 0 on.
+    """
+    number = imported.number
+    if number is None:
+        return
+    fits = number.shape == imported.labels.shape[:1] and number.dtype == torch.int64
+    values = number.unique() if fits else number
+    if not fits or not torch.equal(values, torch.arange(len(values))):
+        problem = f"numbers of sets {tuple(number.shape)} in {number.dtype}"
+        allowed = "allowed: whole numbers (N,) from 0 on, without a gap"
+        raise UserError(f"{imported.source}: {problem}; {allowed}")
+
+
+def check_step_sizes(imported: ImportedSet) -> None:
+    """
+    Raises:
+        UserError: a step size is anything but a number above 0.
+    """
+    for step_size in (imported.step_size, imported.teacher_step_size):
+        if step_size is not None and not 0 < step_size < float("inf"):
+            raise UserError(f"{imported.source}: a step size of {step_size:g}; allowed: a number > 0")
 
 
 def check_shapes(imported: ImportedSet, problem: Problem) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from stages.distillation.backbone import Backbone, Gradients, Variable
+from stages.runtime.checksums import is_whole
 from stages.runtime.errors import UserError
-from stages.runtime.files import read_about, write_curve, write_tensors
+from stages.runtime.files import read_about, read_tensors, write_curve, write_tensors
 
 __all__ = ["Learned", "learn"]
 
@@ -32,7 +32,7 @@ def learn(backbone: Backbone, checkpoint: Path | None, name: str, curve: Path | 
     An update is skipped if the loss or a gradient is not finite, or if a variable would leave its range.
 
     Args:
-        checkpoint: a file to resume from and to save to every half minute.
+        checkpoint: a file to resume from, unless it is damaged, and to save to every half minute.
         name: of the row, for messages.
         curve: a file that gets the curve so far whenever the state is saved, for those who watch a long run.
 
@@ -40,7 +40,7 @@ def learn(backbone: Backbone, checkpoint: Path | None, name: str, curve: Path | 
         UserError: ten updates in a row were skipped.
     """
     state = State.at_start(backbone.variables)
-    if checkpoint and checkpoint.exists():
+    if checkpoint and is_whole(checkpoint):
         state.load(checkpoint)
     saved = time.monotonic()
     iterations = range(state.iteration, backbone.iterations)
@@ -145,7 +145,7 @@ class State:
 
     def load(self, path: Path) -> None:
         """Go back to a saved state; the variables get their values of then."""
-        tensors = load_file(path)
+        tensors = read_tensors(path)
         for key, variable in self.variables.items():
             device = variable.value.device
             variable.value = tensors[f"value.{key}"].to(device)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from stages.distillation.backbone import Backbone, Problem, Update, Variable
@@ -17,6 +16,7 @@ from stages.distillation.unroll import Batch, InnerTraining, inner_loss_for, unr
 from stages.images.augment import augment, draw
 from stages.images.sampling import chunks_of
 from stages.runtime.errors import UserError
+from stages.runtime.files import read_tensors
 from stages.runtime.randomness import generator
 
 __all__ = ["TrajectoryMatching", "matching_loss"]
@@ -112,7 +112,7 @@ class TrajectoryMatching:
 def read_snapshots(problem: Problem, settings: Settings) -> Tensor:
     """The weights of the experts after each epoch, `(experts, epochs + 1, P)`."""
     file = problem.reads / "trajectories.safetensors"
-    snapshots = load_file(file)["snapshots"].to(problem.real.images.device)
+    snapshots = read_tensors(file)["snapshots"].to(problem.real.images.device)
     size = snapshots.shape[2]
     if size != problem.network.size:
         raise UserError(

@@ -2,13 +2,11 @@
 
 import os
 import shutil
-import tarfile
-import zipfile
-import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from stages.images.unpacking import unpack
 from stages.runtime.errors import UserError
 
 __all__ = ["ARCHIVES", "Archive", "data_root", "download", "locate"]
@@ -116,12 +114,10 @@ def _fetch(name: str, root: Path, key: str) -> None:
 
 
 def _unpack(file: Path, folder: Path) -> Path:
-    from torchvision.datasets.utils import extract_archive
-
     with TemporaryDirectory(dir=folder.parent, prefix=".unpack-") as temporary:
-        try:
-            extract_archive(str(file), temporary)
-            shutil.move(Path(temporary) / folder.name, folder)
-        except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as problem:
-            raise UserError(f"{file}: cannot be unpacked: {problem}") from None
+        unpack(file, Path(temporary))
+        unpacked = Path(temporary) / folder.name
+        if not unpacked.is_dir():
+            raise UserError(f"{file}: has no folder {folder.name}; delete it to have it fetched anew")
+        shutil.move(unpacked, folder)
     return folder

@@ -5,14 +5,21 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stages.runtime.checksums import is_whole
 from stages.runtime.errors import UserError
-from stages.runtime.files import write_tensors
+from stages.runtime.files import read_arrays, write_tensors
 from stages.settings.images import ImageSettings
 
-__all__ = ["read_pictures"]
+if TYPE_CHECKING:  # the stages that look at settings alone decode nothing
+    from PIL.Image import Image
+
+__all__ = ["open_picture", "read_pictures"]
+
+MOST_PIXELS = 50_000_000  # of a picture, which take 150 MB in color
 
 
 def read_pictures(files: list[Path], settings: ImageSettings, key: str, cache: Path | None) -> np.ndarray:
@@ -29,14 +36,13 @@ def read_pictures(files: list[Path], settings: ImageSettings, key: str, cache: P
         return _decode_all(files, settings, key)
     import torch
     from PIL import __version__ as pillow
-    from safetensors.numpy import load_file
 
     how = {"resize": settings.resize, "color": settings.color, "pillow": pillow}
     place = cache / f"{_digest(files, how)}.safetensors"
-    if not place.exists():
+    if not is_whole(place):
         images = _decode_all(files, settings, key)
         write_tensors(place, {"images": torch.from_numpy(images)}, how)
-    return load_file(place)["images"]
+    return read_arrays(place)["images"]
 
 
 def _digest(files: list[Path], how: dict) -> str:
@@ -78,11 +84,7 @@ def _decode(file: Path, settings: ImageSettings) -> np.ndarray:
     from PIL import Image, ImageOps
 
     mode = "L" if settings.color == "gray" else "RGB"
-    try:
-        with Image.open(file) as opened:
-            picture = opened.convert(mode)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as problem:
-        raise UserError(f"{file}: not a readable image: {problem}") from None
+    picture = open_picture(file, mode)
     if settings.resize:
         size = (settings.resize, settings.resize)
         picture = ImageOps.fit(picture, size, Image.Resampling.BILINEAR)
@@ -90,3 +92,25 @@ def _decode(file: Path, settings: ImageSettings) -> np.ndarray:
     if mode == "L":
         return pixels[None]
     return pixels.transpose(2, 0, 1)
+
+
+def open_picture(file: Path, mode: str) -> "Image":
+    """The picture in a file, decoded.
+
+    Args:
+        mode: of PIL: "L" for gray, or "RGB".
+
+    Raises:
+        UserError: the file is not a readable picture, or one of more than `MOST_PIXELS`.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened:
+            width, height = opened.size
+            if not 0 < width * height <= MOST_PIXELS:
+                raise ValueError(f"{width}x{height} pixels; allowed: at most {MOST_PIXELS:,}")
+            return opened.convert(mode)
+    except Exception as problem:  # of PIL's, struct's and zlib's own kinds, whatever is wrong in the file
+        reason = " ".join(str(problem).split()) or type(problem).__name__
+        raise UserError(f"{file}: not a readable image: {reason}") from None

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file
 
 from stages.images.prepared import LabelledImages, class_names, load_split
+from stages.runtime.files import read_tensors
 
 __all__ = ["DistilledSet", "load_set", "number_in"]
 
@@ -52,7 +52,7 @@ def load_set(file: Path, prepared: Path) -> DistilledSet:
 
     A set of the backbone `full` has no images of its own: it is the whole training split.
     """
-    tensors = load_file(file)
+    tensors = read_tensors(file)
     if "images" in tensors:
         classes = len(class_names(prepared))
         data = LabelledImages(tensors["images"], tensors["labels"], classes, tensors.get("targets"))

@@ -117,9 +117,16 @@ def _annotated(annotations: Path, classes: list[str]) -> dict[str, list[Path]]:
     """The pictures of Tiny ImageNet's val by class.
 
     They share one folder; each line of `annotations` is `file<tab>class<tab>box`.
+
+    Raises:
+        UserError: a line is anything else, or its file lies elsewhere.
     """
     by_class: dict[str, list[Path]] = {name: [] for name in classes}
-    for line in annotations.read_text().splitlines():
-        file, name, *_ = line.split("\t")
+    lines = annotations.read_text(errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        file, name, *_ = [*line.split("\t"), ""]
+        if not file or not name or Path(file).name != file:
+            problem = f"{annotations}: line {number}: {line[:80]!r}"
+            raise UserError(f"{problem}; allowed: <file in images/><tab><class><tab><box>")
         by_class.setdefault(name, []).append(annotations.parent / "images" / file)
     return {name: sorted(by_class[name]) for name in sorted(by_class)}

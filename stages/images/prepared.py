@@ -1,14 +1,13 @@
 """Prepared images: uint8 tensors on disk, whitened when they are loaded or normalised batch by batch."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file
 
 from stages.images.pixels import to_pixels
+from stages.runtime.files import read_result, read_tensors
 
 __all__ = [
     "LabelledImages",
@@ -142,7 +141,7 @@ class LabelledImages(NamedTuple):
 
 def load_transform(prepared: Path) -> Transform:
     """The transform of a prepared data set, on the CPU."""
-    return Transform(**load_file(prepared / "transform.safetensors"))
+    return Transform(**read_tensors(prepared / "transform.safetensors"))
 
 
 def load_split(prepared: Path, split: str) -> LabelledImages:
@@ -152,7 +151,7 @@ def load_split(prepared: Path, split: str) -> LabelledImages:
         prepared: the folder that the stage `prepare` has written.
         split: "train" or "test".
     """
-    data = load_file(prepared / f"{split}.safetensors")
+    data = read_tensors(prepared / f"{split}.safetensors")
     transform = load_transform(prepared)
     classes = len(class_names(prepared))
     normalised = NormalisedImages(data["images"], transform)
@@ -164,5 +163,4 @@ def load_split(prepared: Path, split: str) -> LabelledImages:
 
 
 def class_names(prepared: Path) -> list[str]:
-    info = json.loads((prepared / "info.json").read_text())
-    return info["classes"]
+    return read_result(prepared / "info.json")["classes"]

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file
 
 from stages.images.distilled import DistilledSet
 from stages.images.prepared import LabelledImages, NormalisedImages, class_names, load_transform
 from stages.images.sampling import per_class
 from stages.runtime.errors import UserError
+from stages.runtime.files import read_tensors
 from stages.runtime.randomness import generator
 
 __all__ = ["Real", "fitting_images", "fitting_rows", "seen_rows"]
@@ -25,7 +25,7 @@ class Real(NamedTuple):
     @classmethod
     def load(cls, prepared: Path) -> "Real":
         """The training images of a prepared data set, on the CPU."""
-        data = load_file(prepared / "train.safetensors")
+        data = read_tensors(prepared / "train.safetensors")
         images = NormalisedImages(data["images"], load_transform(prepared))
         return cls(images, data["labels"], len(class_names(prepared)))
 

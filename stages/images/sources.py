@@ -10,6 +10,7 @@ from stages.images.folders import Folders
 from stages.images.split import Split
 from stages.runtime.errors import UserError
 from stages.settings.images import ImageSettings
+from stages.settings.section import shortened
 
 __all__ = ["Source", "find_images", "read_images"]
 
@@ -40,15 +41,22 @@ def find_images(settings: ImageSettings, key: str, root: Path) -> Source | None:
     folder = locate(settings.source, root) if settings.source in ARCHIVES else Path(settings.source)
     if folder is None:
         return None
-    if not folder.is_dir():
+    if not _is_folder(folder):
         raise UserError(
-            f"{key}.source: {settings.source!r} is no data set and no folder; "
+            f"{key}.source: {shortened(repr(settings.source))} is no data set and no folder; "
             f"allowed: digits, {', '.join(ARCHIVES)}, or a folder with train/<class>/* and test/<class>/*"
         )
     try:
         return Cifar(folder, settings) if folder.name in FOLDERS else Folders(folder, settings, key)
-    except PermissionError as problem:
+    except OSError as problem:  # e.g. a folder that may not be read
         raise UserError(f"{problem.filename}: {problem.strerror}") from None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # e.g. a name that is too long
+        return False
 
 
 def read_images(
@@ -68,5 +76,5 @@ def read_images(
     if source is None:
         download(settings.source, root, key)
         source = find_images(settings, key, root)
-    assert source is not None  # it has just been unpacked below `root`
+    assert source is not None  # `download` has returned its folder
     return source.classes, source.read(cache)

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file
 
 from stages.images.prepared import Transform, load_transform
+from stages.runtime.files import read_tensors
 
 __all__ = ["StandardisedPixels", "channel_moments", "standardised_pixels"]
 
@@ -38,7 +38,7 @@ class StandardisedPixels(NamedTuple):
 
 def standardised_pixels(prepared: Path) -> StandardisedPixels:
     """The space of a prepared data set, by the moments of its training images; on the CPU."""
-    pixels = load_file(prepared / "train.safetensors")["images"]
+    pixels = read_tensors(prepared / "train.safetensors")["images"]
     mean, std = channel_moments(pixels)
     return StandardisedPixels(load_transform(prepared), mean, std)
 

@@ -13,8 +13,8 @@ OTHERS = "other distilled rows"  # sets that the paper does not have
 REAL = "rows of real images"  # the references
 COUNTED_APART = (
     "The paper's rows are those that it has numbers for, with the published settings. Reduced rows, other"
-    " distilled rows and the references of real images are counted apart. In brackets: how many rows have"
-    " results."
+    " distilled rows and the references of real images are counted apart, and each set once. In brackets: how"
+    " many rows have results."
 )
 OF_FEWER = "`1 of 2`: the method exists for two of them."
 
@@ -22,15 +22,17 @@ OF_FEWER = "`1 of 2`: the method exists for two of them."
 def counted_groups(results: Results, of_paper: Iterable[str]) -> dict[str, Results]:
     """The rows with results in the groups that are counted apart, by the name of the group and its size.
 
-    A group without rows is left out.
+    A group without rows is left out. A set counts once: a row is left out beside another that has its set, by
+    `reads: sets/<row>`.
 
     Args:
         of_paper: the rows that the paper has numbers for.
     """
     printed = set(of_paper)
     groups: dict[str, list[str]] = {PAPERS: [], REDUCED: [], OTHERS: [], REAL: []}
+    counted_as_another = {row.reads for row in results.rows.values()}
     for name, row in results.rows.items():
-        if name not in results.evaluated:
+        if name not in results.evaluated or f"sets/{name}" in counted_as_another:
             continue
         if row.budget == "published" and name in printed:
             groups[PAPERS].append(name)

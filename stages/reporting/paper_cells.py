@@ -86,7 +86,8 @@ def cells_of_paper() -> list[Cell]:
     return cells
 
 
-SUITES = {cell.suite for cell in cells_of_paper()}  # those that the paper has numbers for
+# Those that the paper has numbers for, in its order.
+SUITES = tuple(dict.fromkeys(cell.suite for cell in cells_of_paper()))
 
 
 def paper_table(results: Results, rows: dict[str, TableKeys]) -> Table:

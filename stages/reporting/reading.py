@@ -3,18 +3,17 @@
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file
 
-from stages.runtime.reuse import read_json
+from stages.runtime import files
 
 __all__ = ["read_arrays", "read_results"]
 
 
 def read_results(paths: dict[str, Path]) -> dict[str, dict]:
     """The JSON files that exist, by row."""
-    return {row: read_json(path) for row, path in paths.items() if path.exists()}
+    return {row: files.read_result(path) for row, path in paths.items() if path.exists()}
 
 
 def read_arrays(paths: dict[str, Path]) -> dict[str, dict[str, np.ndarray]]:
     """The safetensors files that exist, by row."""
-    return {row: load_file(path) for row, path in paths.items() if path.exists()}
+    return {row: files.read_arrays(path) for row, path in paths.items() if path.exists()}

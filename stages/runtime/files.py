@@ -1,13 +1,34 @@
-"""Files that are whole or absent: everything is written under a temporary name, then renamed."""
+"""Files that are whole or absent: everything is written under a temporary name, then renamed.
+
+Results and tensors have a checksum, which is checked whenever they are read (`checksums.py`).
+"""
 
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["read_about", "replacing", "write_curve", "write_json", "write_tensors", "write_text"]
+from stages.runtime.checksums import KEY, check, seal, unsealed
+
+if TYPE_CHECKING:  # stages that only do arithmetic need no torch
+    import numpy as np
+    import torch
+
+__all__ = [
+    "read_about",
+    "read_arrays",
+    "read_result",
+    "read_tensors",
+    "replacing",
+    "tensor_names",
+    "write_curve",
+    "write_json",
+    "write_result",
+    "write_tensors",
+    "write_text",
+]
 
 
 @contextmanager
@@ -34,6 +55,32 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
+def write_result(path: Path, values: dict) -> None:
+    """JSON that a later stage reads by `read_result`: as `write_json`, with a checksum as its last entry."""
+    text = json.dumps(values | {KEY: unsealed(path)}, indent=2, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n")
+        seal(temporary)
+
+
+def read_result(path: Path, default: dict | None = None) -> dict:
+    """What `write_result` has written, without the checksum.
+
+    Args:
+        default: what stands for a file that is not there; None: it has to be there.
+
+    Raises:
+        DamagedError: the file is not as it was written.
+        OSError: it is not there.
+    """
+    if default is not None and not path.exists():
+        return default
+    check(path)
+    values = json.loads(path.read_text())
+    del values[KEY]
+    return values
+
+
 def write_curve(path: Path, columns: dict) -> None:
     """A CSV file for `dvc plots`: a line of names, then a line for each point. Numbers have six digits."""
     lines = [",".join(columns)]
@@ -44,11 +91,11 @@ def write_curve(path: Path, columns: dict) -> None:
 
 
 def write_tensors(path: Path, tensors: dict, about: dict | None = None) -> None:
-    """A safetensors file.
+    """A safetensors file with a checksum.
 
     Args:
         tensors: name -> tensor, on any device.
-        about: anything that JSON can hold; it becomes the `about` of the file's metadata.
+        about: a dict that JSON can hold; with the checksum it becomes the `about` of the file's metadata.
 
     Raises:
         OSError: the file cannot be written, e.g. because the disk is full.
@@ -57,17 +104,59 @@ def write_tensors(path: Path, tensors: dict, about: dict | None = None) -> None:
     from safetensors.torch import save_file
 
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"about": json.dumps(about or {})}
+    # The checksum has no entry of its own in the metadata, whose entries have no fixed order.
+    metadata = {"about": json.dumps((about or {}) | {KEY: unsealed(path)})}
     with replacing(path) as temporary:
         try:
             save_file(on_cpu, temporary, metadata=metadata)
         except SafetensorError as problem:
             raise OSError(f"{path}: {problem}") from None
+        seal(temporary)
+
+
+def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
+    """The tensors of a file of `write_tensors`, on the CPU.
+
+    Raises:
+        DamagedError: the file is not as it was written.
+    """
+    from safetensors.torch import load_file
+
+    check(path)
+    return load_file(path)
+
+
+def read_arrays(path: Path) -> "dict[str, np.ndarray]":
+    """As `read_tensors`, without torch."""
+    from safetensors.numpy import load_file
+
+    check(path)
+    return load_file(path)
 
 
 def read_about(path: Path) -> dict:
-    """The `about` that `write_tensors` has put into the file's metadata."""
+    """The `about` of a file of `write_tensors`.
+
+    Raises:
+        DamagedError: the file is not as it was written.
+    """
     from safetensors import safe_open
 
+    check(path)
     with safe_open(path, "np") as file:
-        return json.loads(file.metadata()["about"])
+        about = json.loads(file.metadata()["about"])
+    del about[KEY]
+    return about
+
+
+def tensor_names(path: Path) -> set[str]:
+    """The names of the tensors of a file of `write_tensors`.
+
+    Raises:
+        DamagedError: the file is not as it was written.
+    """
+    from safetensors import safe_open
+
+    check(path)
+    with safe_open(path, "np") as file:
+        return set(file.keys())

@@ -7,14 +7,25 @@ hash is another one.
 
 import hashlib
 import json
+import sys
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from stages.runtime.files import read_about
+from stages.runtime.checksums import DamagedError, check
+from stages.runtime.errors import UserError
+from stages.runtime.files import read_about, read_result
 
-__all__ = ["code_version", "file_hash", "fingerprint", "is_made_from", "read_json"]
+__all__ = [
+    "code_version",
+    "file_hash",
+    "fingerprint",
+    "former_result",
+    "input_hash",
+    "is_made_from",
+    "read_json",
+]
 
 
 def fingerprint(*parts: object) -> str:
@@ -30,9 +41,16 @@ def fingerprint(*parts: object) -> str:
 
 
 def code_version(stage: str) -> str:
-    """The modules of a stage with their hashes, as the stage `code` wrote them; empty before it has run."""
+    """The modules of a stage with their hashes, as the stage `code` wrote them; empty before it has run.
+
+    Raises:
+        DamagedError: the stage's list is not as it was written.
+    """
     file = Path("data/code") / f"{stage}.json"
-    return file.read_text() if file.exists() else ""
+    if not file.exists():
+        return ""
+    check(file)
+    return file.read_text()
 
 
 def file_hash(path: Path) -> str:
@@ -47,11 +65,52 @@ def _file_hash(path: Path, changed: int, size: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def input_hash(path: Path) -> str:
+    """The `file_hash` of a file that a stage has written, which may be read or not.
+
+    Raises:
+        DamagedError: the file is not as it was written.
+    """
+    check(path)
+    return file_hash(path)
+
+
 def read_json(path: Path) -> dict:
-    """What a former run has left; empty where there is nothing."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    """JSON without a checksum, such as a file of `reports/`; empty where there is nothing.
+
+    Raises:
+        UserError: the file is no JSON.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as problem:
+        raise UserError(f"{path}: not JSON: {problem}") from None
+
+
+def former_result(path: Path) -> dict:
+    """What a former run of the stage has written by `write_result`.
+
+    Empty where there is nothing, and with a line that says so, where the file is damaged.
+    """
+    try:
+        return read_result(path, {})
+    except DamagedError:
+        _say_it_is_made_anew(path)
+        return {}
 
 
 def is_made_from(file: Path, made_from: str) -> bool:
-    """Whether a file of `write_tensors` is there and says that it was made from this."""
-    return file.exists() and read_about(file).get("made_from") == made_from
+    """Whether a file of `write_tensors` is there, is undamaged, and says that it was made from this."""
+    if not file.exists():
+        return False
+    try:
+        return read_about(file).get("made_from") == made_from
+    except DamagedError:
+        _say_it_is_made_anew(file)
+        return False
+
+
+def _say_it_is_made_anew(path: Path) -> None:
+    print(f"{path} is damaged, or an earlier version has written it: it is made anew", file=sys.stderr)

@@ -25,7 +25,10 @@ def trajectory_files(settings: FolderSettings, where: str) -> list[Path]:
         UserError: the folder has no such file.
     """
     folder = settings.files
-    files = list(Path(folder).expanduser().glob("replay_buffer_*.pt"))
+    try:
+        files = list(Path(folder).expanduser().glob("replay_buffer_*.pt"))
+    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown ~user, a zero byte
+        files = []
     if not files:
         allowed = "the folder <buffer_path>/<data set>/ConvNet of MTT's code"
         raise UserError(f"{where}: {folder!r} has no replay_buffer_*.pt; allowed: {allowed}")

@@ -4,21 +4,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stages.runtime.errors import UserError
+from stages.settings.plain_yaml import load_plain
 
-__all__ = ["listed_suites", "param", "read_yaml", "suite_keys", "suite_with"]
-
-# The safe loader, in C where PyYAML was built with it: every stage reads every suite.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+__all__ = ["entries_of", "listed_suites", "param", "read_yaml", "suite_keys", "suite_with"]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of keys and values, not to be changed: a file that stays as it is is read once.
 
     Raises:
-        UserError: no such file, or anything else in it.
+        UserError: no such file, or one that cannot be read, or anything else in it.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file")
@@ -30,9 +26,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _read(place: Path, path: Path, changed: int, size: int) -> dict[str, Any]:
     """`path`, as it lay at `place` at that time."""
     try:
-        values = yaml.load(path.read_text(), LOADER)
-    except yaml.YAMLError as problem:
-        raise UserError(f"{path}: not YAML: {' '.join(str(problem).split())}") from None
+        values = load_plain(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise UserError(f"{path}: cannot be read: {problem.strerror}") from None
+    except UnicodeDecodeError as problem:
+        raise UserError(f"{path}: not UTF-8: {problem.reason} at byte {problem.start}") from None
+    except ValueError as problem:
+        raise UserError(f"{path}: {problem}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values but got {type(values).__name__}")
     return values
@@ -57,10 +57,15 @@ def suite_keys(path: Path, entry: tuple[str, ...], keys: list[str]) -> dict[str,
 
     Args:
         entry: the way to the entry, e.g. `("runs", "digits-mtt-ipc1")`.
+
+    Raises:
+        UserError: the suite has no such entry.
     """
-    values = read_yaml(path)
+    values: Any = read_yaml(path)
     for part in entry:
-        values = values[part]
+        values = values.get(part)
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: {'.'.join(entry)}: expected keys and values")
     return {key: values[key] for key in keys if key in values}
 
 
@@ -75,14 +80,28 @@ def suite_with(kind: str, name: str) -> Path:
     """
     names: list[str] = []
     for path in sorted(Path("suites").glob("*.yaml")):
-        entries = read_yaml(path).get(kind) or {}
+        entries = entries_of(path, kind)
         if name in entries:
             return path
-        names += entries
+        names += map(str, entries)
     raise UserError(f"{kind}: {name!r} is unknown; allowed: {', '.join(names)}")
+
+
+def entries_of(path: Path, kind: str) -> dict[str, Any]:
+    """The entries of a suite by name, e.g. of `runs`; none where the suite does not have the kind.
+
+    Raises:
+        UserError: something else stands there.
+    """
+    entries = read_yaml(path).get(kind) or {}
+    if not isinstance(entries, dict):
+        raise UserError(f"{path}: {kind}: expected names with keys but got {type(entries).__name__}")
+    return entries
 
 
 def listed_suites() -> list[Path]:
     """The suites that dvc.yaml lists under `vars`."""
-    entries = read_yaml(Path("dvc.yaml")).get("vars", [])
+    entries = read_yaml(Path("dvc.yaml")).get("vars") or []
+    if not isinstance(entries, list):
+        raise UserError(f"dvc.yaml: vars: expected a list of suites but got {type(entries).__name__}")
     return [Path(entry) for entry in entries if isinstance(entry, str)]

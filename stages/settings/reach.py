@@ -25,7 +25,7 @@ class ReachSettings(Section):
 
     networks: Annotated[list[Count], Field(min_length=1)]  # that a temperature is fitted with
     images: list[Count]  # real images that it is fitted on
-    folds: Annotated[int, Field(ge=2)]  # of the distilled set, for the K-fold temperature
+    folds: Annotated[Count, Field(ge=2)]  # of the distilled set, for the K-fold temperature
     augmentations: Count  # draws of the row's augmentation that a temperature is fitted under
     shifts: ShiftSettings
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stages.runtime.errors import UserError
 from stages.settings.network import NetworkSettings
-from stages.settings.project import listed_suites, param, read_yaml, suite_keys, suite_with
+from stages.settings.project import entries_of, listed_suites, param, suite_keys, suite_with
 from stages.settings.section import Section, parse
 
 if TYPE_CHECKING:  # stages that only do arithmetic need no torch
@@ -37,8 +38,15 @@ class Entry:
         self.suite = suite_with(self.kind, name)
 
     def value(self, key: str) -> Any:
-        """What stands at a key of the entry."""
-        return suite_keys(self.suite, (self.kind, self.name), [key])[key]
+        """What stands at a key of the entry.
+
+        Raises:
+            UserError: the entry has no such key.
+        """
+        values = suite_keys(self.suite, (self.kind, self.name), [key])
+        if key not in values:
+            raise UserError(f"{self.suite}: {self.kind}.{self.name}.{key}: Field required")
+        return values[key]
 
     def keys(self, section: type[S]) -> S:
         """The keys that `section` declares; those that other stages read are left alone."""
@@ -223,7 +231,7 @@ def listed_rows(kind: str = "runs") -> list[Row]:
     """
     rows = []
     for suite in listed_suites():
-        rows += [Row(name) for name in read_yaml(suite).get(kind) or {}]
+        rows += [Row(name) for name in entries_of(suite, kind)]
     return rows
 
 

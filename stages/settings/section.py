@@ -2,23 +2,49 @@
 
 from typing import Annotated, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from stages.runtime.errors import UserError
 
-__all__ = ["Count", "NotNegative", "Positive", "Ratio", "Section", "Share", "known", "parse", "pick"]
+__all__ = [
+    "Count",
+    "NotNegative",
+    "Positive",
+    "Ratio",
+    "Section",
+    "Share",
+    "known",
+    "parse",
+    "pick",
+    "shortened",
+]
 
-Count = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LONGEST = 200  # characters of a value in a message
+
+# Numbers beyond these limits are slips, and overflow in float32, int64 or memory.
+SMALLEST = 1e-12
+LARGEST = 1e12
+MOST = 1_000_000_000
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
+NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]
+
+
+def _not_tiny(number: float) -> float:
+    if number < SMALLEST:
+        raise ValueError(f"the number should be at least {SMALLEST:g}")
+    return number
+
+
+Positive = Annotated[float, Field(gt=0, le=LARGEST), AfterValidator(_not_tiny)]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
-    """A group of keys. Unknown keys are refused, and nothing is converted: "5" is not 5."""
+    """A group of keys. Unknown keys, nan and infinity are refused, and nothing is converted: "5" is not 5."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Section)
@@ -49,7 +75,13 @@ def known(where: str, value: str, allowed) -> None:
         UserError: `value` is not among the names in `allowed`; the message lists them.
     """
     if value not in allowed:
-        raise UserError(f"{where}: {value!r} is unknown; allowed: {', '.join(allowed) or 'none is defined'}")
+        problem = f"{shortened(repr(value))} is unknown"
+        raise UserError(f"{where}: {problem}; allowed: {', '.join(allowed) or 'none is defined'}")
+
+
+def shortened(text: str) -> str:
+    """A text that fits into a message."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _first_mistake(section: type[Section], values: object, mistakes: list) -> str:
@@ -64,14 +96,21 @@ def _first_mistake(section: type[Section], values: object, mistakes: list) -> st
     same_key = [mistake for mistake in mistakes if _path(values, mistake)[: len(first)] == first]
     deepest = max(same_key, key=lambda mistake: len(_path(values, mistake)))
     path = _path(values, deepest)
-    key = ".".join(str(part) for part in path)
+    key = ".".join(_printable(part) for part in path)
     if deepest["type"] == "extra_forbidden":
         allowed = ", ".join(_section_at(section, path[:-1]).model_fields)
         return f"{key}: unknown key; allowed here: {allowed}"
     if deepest["type"] == "missing":
         return f"{key}: {deepest['msg']}"
     reasons = dict.fromkeys(mistake["msg"] for mistake in mistakes if _path(values, mistake) == path)
-    return f"{key}: {deepest['input']!r} is not allowed: {' or '.join(reasons)}"
+    value = shortened(repr(deepest["input"]))
+    return f"{key}: {value} is not allowed: {' or '.join(reasons)}"
+
+
+def _printable(key: object) -> str:
+    """A key, on one line."""
+    text = str(key)
+    return shortened(text if text.isprintable() else ascii(text))
 
 
 def _path(values: object, mistake) -> tuple:

@@ -22,13 +22,12 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from stages.images.distilled import load_set
 from stages.images.prepared import class_names, load_transform
 from stages.runtime.errors import UserError, run_stage
-from stages.runtime.files import read_about, write_tensors
-from stages.runtime.reuse import file_hash, read_json
+from stages.runtime.files import read_about, read_result, read_tensors, write_tensors
+from stages.runtime.reuse import file_hash
 from stages.settings.rows import Row
 
 __all__ = ["export"]
@@ -69,7 +68,7 @@ def shipped_temperature(row: Row) -> float | None:
 
     None, and a line that says so, where it has not.
     """
-    shipped = read_json(row.shipped)
+    shipped = read_result(row.shipped, {})
     if shipped.get("set") == file_hash(row.distilled):
         return shipped["temperature"]
     problem = f"{row.shipped} is of an earlier set" if shipped else f"{row.shipped} is not there yet"
@@ -80,7 +79,7 @@ def shipped_temperature(row: Row) -> float | None:
 
 def write_set(row: Row, temperature: float | None, file: Path) -> None:
     """Write the row's set, with its settings as metadata and with the temperature."""
-    tensors = load_file(row.distilled)
+    tensors = read_tensors(row.distilled)
     if temperature is not None:
         tensors["temperature"] = torch.tensor(temperature, dtype=torch.float64)
     write_tensors(file, tensors, read_about(row.distilled))

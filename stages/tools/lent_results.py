@@ -25,7 +25,14 @@ from stages.reporting.formats import markdown
 from stages.reporting.marks import marked, plain_name
 from stages.reporting.paper_tables import PAPER_TABLES
 from stages.reporting.reach import shipped_table, without_images_table
-from stages.runtime.files import replacing, write_json, write_text
+from stages.runtime.files import (
+    read_about,
+    read_arrays,
+    read_result,
+    replacing,
+    write_json,
+    write_text,
+)
 from stages.runtime.reuse import read_json
 from stages.settings.project import param
 from stages.settings.rows import Row
@@ -86,7 +93,7 @@ def numbers_of(row: Row, finished: set[str]) -> dict[str, Any]:
         "choices": row.choices,
         "reach": row.reach,
     }
-    return {stage: read_json(file) for stage, file in files.items() if f"{stage}@{row.name}" in finished}
+    return {stage: read_result(file) for stage, file in files.items() if f"{stage}@{row.name}" in finished}
 
 
 def tables_text(numbers: dict[str, dict[str, Any]]) -> str:
@@ -136,11 +143,11 @@ def write_arrays(file: Path, sources: dict[str, Path], rows: list[str]) -> list[
     Returns:
         the names of the arrays that had no room.
     """
-    arrays, about = read_arrays(file) if file.exists() else ({}, {})
+    arrays, about = former_arrays(file) if file.exists() else ({}, {})
     arrays = {name: array for name, array in arrays.items() if name.split("/")[0] not in rows}
     for row, source in sources.items():
-        of_row, about[row] = read_arrays(source)
-        for name, array in of_row.items():
+        about[row] = read_about(source)
+        for name, array in read_arrays(source).items():
             arrays[f"{row}/{name}"] = in_16_bits(array)
     kept: dict[str, np.ndarray] = {}
     room = LIMIT
@@ -160,8 +167,8 @@ def in_16_bits(array: np.ndarray) -> np.ndarray:
     return array.astype("float16" if array.dtype.kind == "f" else "int16")
 
 
-def read_arrays(file: Path) -> tuple[dict[str, np.ndarray], dict]:
-    """The arrays and the `about` of a file of `write_tensors`, without torch."""
+def former_arrays(file: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays in a file of this module, and the `about` of each row."""
     with safe_open(file, "np") as opened:
         arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is no dict
         return arrays, json.loads(opened.metadata()["about"])

@@ -6,8 +6,8 @@ A stage is done while its stamp in scratch/lent/ has the hashes of its settings,
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stages.runtime.files import write_json
-from stages.runtime.reuse import file_hash, fingerprint, read_json
+from stages.runtime.files import write_result
+from stages.runtime.reuse import file_hash, fingerprint, former_result
 from stages.settings.calibrate import CalibrateKeys
 from stages.settings.distill import DistillKeys
 from stages.settings.project import param, read_yaml
@@ -170,12 +170,12 @@ def inputs_hash(stage: Stage) -> str:
 
 def is_done(stage: Stage) -> bool:
     stamp = {"inputs": inputs_hash(stage), "outputs": hashes(stage.outputs)}
-    return read_json(stamp_file(stage)) == stamp
+    return former_result(stamp_file(stage)) == stamp
 
 
 def write_stamp(stage: Stage, inputs: str) -> None:
     """Say that the outputs are those of `inputs`, the hash before the stage ran."""
-    write_json(stamp_file(stage), {"inputs": inputs, "outputs": hashes(stage.outputs)})
+    write_result(stamp_file(stage), {"inputs": inputs, "outputs": hashes(stage.outputs)})
 
 
 def remove_stamp(stage: Stage) -> None:

@@ -23,7 +23,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from stages.calibrators import mts
@@ -49,6 +48,8 @@ __all__ = [
     "predict",
     "read_logits",
 ]
+
+LARGEST = 1e30  # size of a logit; divided by a temperature it still fits float32
 
 # The defaults of params.yaml.
 PAPER = CalibrateSettings(start=1.5, lr=0.02, max_iter=50, share=0.1, bounds=[0.05, 20.0])
@@ -158,20 +159,29 @@ def read_logits(file: Path) -> tuple[np.ndarray, np.ndarray]:
         values = load_file(file) if file.suffix == ".safetensors" else dict(np.load(file, allow_pickle=False))
         logits = values["logits"]
         labels = values["labels"]
-    except (OSError, ValueError, SafetensorError) as problem:
-        raise UserError(f"{file}: not an .npz or .safetensors file: {problem}") from None
     except KeyError as missing:
         raise UserError(f"{file}: {missing} is missing; expected logits (N, K) and labels (N,)") from None
+    except Exception as problem:  # of numpy's, zip's, zlib's and safetensors' own kinds
+        reason = " ".join(str(problem).split()) or type(problem).__name__
+        raise UserError(f"{file}: not an .npz or .safetensors file: {reason}") from None
+    if logits.dtype.kind not in "fiu":
+        raise UserError(f"{file}: logits of type {logits.dtype}; expected real numbers")
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         shapes = f"logits {logits.shape}, labels {labels.shape}"
         raise UserError(f"{file}: {shapes}; expected (N, K) and (N,)")
     if not np.isfinite(logits).all():
         raise UserError(f"{file}: logits that are not finite")
+    largest = float(np.abs(logits, dtype=np.float64).max(initial=0))
+    if largest > LARGEST:
+        raise UserError(f"{file}: logits up to {largest:.3g}; expected numbers up to {LARGEST:g}")
     _, classes = logits.shape
-    is_whole = np.issubdtype(labels.dtype, np.integer)
-    if not is_whole or labels.min() < 0 or labels.max() >= classes:
+    if labels.dtype.kind not in "iu":
+        raise UserError(f"{file}: labels of type {labels.dtype}; expected whole numbers")
+    if labels.min() < 0 or labels.max() >= classes:
         range_of_labels = f"labels from {labels.min()} to {labels.max()}"
         raise UserError(f"{file}: {range_of_labels}; expected whole numbers from 0 to {classes - 1}")
+    if logits.dtype not in (np.float32, np.float64):
+        logits = logits.astype(np.float64)  # 16 bits are too few, and whole numbers cannot be fitted
     return logits, labels
 
 

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from stages.images.prepared import LabelledImages, NormalisedImages
 from stages.machine.engine import part_size
 from stages.networks.convnet import ConvNet
+from stages.runtime.errors import UserError
 from stages.settings.network import NetworkSettings
 
 __all__ = ["FlatNetwork", "flat_convnet", "predict"]
@@ -113,9 +114,16 @@ def _uniform(shape: torch.Size, fan_in: int, draws: torch.Generator) -> torch.Te
 
 
 def flat_convnet(settings: NetworkSettings, data: LabelledImages, device: torch.device) -> FlatNetwork:
-    """The ConvNet for the channels, the size and the classes of a data set's images."""
+    """The ConvNet for the channels, the size and the classes of a data set's images.
+
+    Raises:
+        UserError: it has too many blocks for the size.
+    """
     _, channels, size, _ = data.images.shape
-    module = ConvNet(channels, size, data.classes, settings.width, settings.depth)
+    try:
+        module = ConvNet(channels, size, data.classes, settings.width, settings.depth)
+    except ValueError as problem:
+        raise UserError(str(problem)) from None
     return FlatNetwork(module.to(device))
 
 

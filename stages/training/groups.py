@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
 
 from stages.images.distilled import DistilledSet
 from stages.images.prepared import LabelledImages
 from stages.machine.engine import run_units
+from stages.runtime.checksums import is_whole
 from stages.runtime.errors import UserError
-from stages.runtime.files import write_tensors
+from stages.runtime.files import read_tensors, write_tensors
 from stages.settings.project import param
 from stages.settings.rows import Row
 from stages.settings.section import parse
@@ -145,7 +145,7 @@ def train_groups(groups: dict[str, Group], setup: Setup, folder: Path) -> GroupR
     logits = {}
     for group in groups:
         files = [training.file(_Unit(group, repeat)) for repeat in range(setup.repeats)]
-        networks = [load_file(file) for file in files]
+        networks = [read_tensors(file) for file in files]
         weights[group] = torch.stack([network["theta"] for network in networks])
         logits[group] = torch.stack([network["logits"] for network in networks])
     return GroupResults(weights, logits)
@@ -174,8 +174,8 @@ class _Training:
         return self.folder / f"{unit.group}-{unit.repeat:02}.safetensors"
 
     def run_missing(self) -> None:
-        """Train the networks that have no file yet."""
-        missing = [number for number, unit in enumerate(self.units) if not self.file(unit).exists()]
+        """Train the networks that have no file yet, or a damaged one."""
+        missing = [number for number, unit in enumerate(self.units) if not is_whole(self.file(unit))]
         image = self.examples.images[:1]
         forward = max(group.network.operations(image) for group in self.groups.values())
         batch = min(self.setup.schedule.batch, len(self.examples.images))

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from tqdm import tqdm
 
 from stages.images.augment import augment, draw
 from stages.images.prepared import LabelledImages, NormalisedImages
-from stages.runtime.files import read_about, write_tensors
+from stages.runtime.checksums import is_whole
+from stages.runtime.files import read_about, read_tensors, write_tensors
 from stages.runtime.randomness import generator
 from stages.training.flat import FlatNetwork
 from stages.training.gradients import Workload, choose_gradients
@@ -105,7 +105,7 @@ class State:
     @classmethod
     def load(cls, file: Path, device: torch.device) -> "State":
         """What `save` has left in a file."""
-        tensors = {name: value.to(device) for name, value in load_file(file).items()}
+        tensors = {name: value.to(device) for name, value in read_tensors(file).items()}
         snapshots = list(tensors.pop("snapshots", []))
         return cls(epoch=read_about(file)["epoch"], snapshots=snapshots, **tensors)
 
@@ -141,10 +141,10 @@ def train(
 
     Args:
         keys: of the networks' random draws, e.g. `(seed, "train", repeat)`.
-        checkpoint: a file to resume from, and to save to every half minute.
+        checkpoint: a file to resume from, unless it is damaged, and to save to every half minute.
     """
     device = data.images.device
-    if checkpoint and checkpoint.exists():
+    if checkpoint and is_whole(checkpoint):
         state = State.load(checkpoint, device)
     else:
         state = State.first(network, schedule, keys, device)
