@@ -557,7 +557,8 @@ def test_methods_of_figure10_stay_near_their_number_of_images():
         assert np.abs(x - np.round(x)).max() < 0.1
 
 
-def test_an_svg_carries_its_conclusion_and_its_texts_whole():
+def test_an_svg_carries_its_conclusion_and_its_texts_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     drawn = points("0.00251 < 1", x=0.123456)._replace(conclusion="a < b & `c`")
     text = svg_text(drawn)
     assert description(text) == "a < b & `c`"
