@@ -43,7 +43,16 @@ from stages.settings.project import listed_suites, param, read_yaml
 from stages.settings.rows import REPORTS, Row, listed_rows
 from stages.settings.tables import TableKeys
 
-__all__ = ["Elsewhere", "all_tables", "calibration_figures", "complete", "elsewhere", "readme", "report"]
+__all__ = [
+    "Elsewhere",
+    "all_results",
+    "all_tables",
+    "calibration_figures",
+    "complete",
+    "elsewhere",
+    "readme",
+    "report",
+]
 
 FIGURE1 = ("raw", "focal", "mixup", "label_smoothing", "ts", "mts", "shipped")
 PACKAGES = ("torch", "torchvision", "kornia", "dvc", "numpy", "pandas", "scikit-learn", "matplotlib")
@@ -73,11 +82,12 @@ def report() -> None:
     """
     rows = {row.name: row for row in listed_rows()}
     others = elsewhere()
-    evidence = all_evidence(rows, others)
+    results = all_results(rows, others)
+    evidence = all_evidence(results, rows, others)
     first = first_figure(evidence)
     figures = (
         first
-        | calibration_figures(rows, others)
+        | calibration_figures(results, others)
         | choices_figures(rows, others)
         | reach_figures(rows, others)
     )
@@ -85,8 +95,8 @@ def report() -> None:
     shown = shown_figures()
     for name, drawn in first.items():
         shown[name] = shown[name]._replace(title=drawn.words["title"])
-    tables = all_tables(rows, others)
-    no_results = tuple(f"-{name}" for name in all_results(rows, others).quick().rows)
+    tables = all_tables(results, rows, others)
+    no_results = tuple(f"-{name}" for name in results.quick().rows)
     to_link = [name for name in shown if not name.endswith(no_results)]
     tables = {"claims": claims_table(evidence, [*tables, *to_link]), **tables}
     for name, table in tables.items():
@@ -101,7 +111,7 @@ def report() -> None:
         versions=versions(),
         findings=findings(evidence.results),
         hero=next(iter(first), None),
-        facts=row_facts(rows, others),
+        facts=row_facts(results, rows, others),
         results=evidence.results,
     )
     write_text(REPORTS / "README.md", readme(content))
@@ -109,9 +119,9 @@ def report() -> None:
     write_main_readme(evidence.results, content)
 
 
-def all_evidence(rows: dict[str, Row], others: dict[str, Elsewhere]) -> Evidence:
+def all_evidence(every_row: Results, rows: dict[str, Row], others: dict[str, Elsewhere]) -> Evidence:
     """What the paper's claims are judged by, without quick rows."""
-    results = all_results(rows, others).without_quick()
+    results = every_row.without_quick()
     looked_into = [name for name in analysed("features") if name in results.rows]
     decomposed = [name for name in analysed("svd") if name in results.rows]
     return Evidence(
@@ -167,17 +177,18 @@ def complete(evaluated: dict | None) -> bool:
     return evaluated is not None and "interval" in evaluated["methods"]["raw"]
 
 
-def all_tables(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, Table]:
+def all_tables(every_row: Results, rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, Table]:
     """Every table by its name, the paper's seven first; a table without lines is left out.
 
     Quick rows are in the table `quick` alone.
 
     Args:
-        rows: the rows that run here, in the tables' order.
-        others: the rows that did not run here, which follow them.
+        every_row: the rows in the tables' order, with what `evaluate` found.
+        rows: the rows that run here.
+        others: the rows that did not run here.
     """
-    of_all_rows = all_results(rows, others)
-    results = of_all_rows.without_quick()
+    results = every_row.without_quick()
+    reached = all_reached(rows, others)
     shown = {name: row for name, row in rows.items() if name in results.rows}
     tables = {name: table(results) for name, table in PAPER_TABLES.items()}
     rows_of_paper = rows_of_paper_suites()
@@ -192,11 +203,11 @@ def all_tables(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, 
             tried_architectures(shown),
             read_results({name: row.architectures for name, row in shown.items()}),
         ),
-        "shipped": shipped_table(results.rows, all_reached(rows, others)),
-        "without_images": without_images_table(results, all_reached(rows, others)),
+        "shipped": shipped_table(results.rows, reached),
+        "without_images": without_images_table(results, reached),
         "choices": choices_table(results.rows, all_choices(rows, others)),
         "scores": further_tables.scores(results),
-        "quick": further_tables.quick(of_all_rows.quick()),
+        "quick": further_tables.quick(every_row.quick()),
     }
     tables = {name: table for name, table in tables.items() if len(table.text)}
     for name, table in tables.items():
@@ -284,9 +295,8 @@ def analysed(kind: str) -> list[str]:
     return names
 
 
-def calibration_figures(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, Drawn]:
+def calibration_figures(results: Results, others: dict[str, Elsewhere]) -> dict[str, Drawn]:
     """Figures 1 and 10 of each suite, and Figures 8 and 9 of what did not run here, of rows with results."""
-    results = all_results(rows, others)
     titles = {key: METHODS[key] for key in FIGURE1}
     drawn = {}
     for suite, keys in by_suite(results.rows, results.evaluated).items():
@@ -369,9 +379,8 @@ def row_settings(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str
     return {row.name: read_yaml(row.suite)["runs"][row.name] for row in every_row}
 
 
-def row_facts(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, Facts]:
+def row_facts(results: Results, rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, Facts]:
     """What stands beside every number of a row: what it is of, its files, and the command that makes it."""
-    results = all_results(rows, others)
     facts = {}
     for name, keys in results.rows.items():
         if name in others:
