@@ -6,7 +6,7 @@ Source: George Cazenavette et al.: "Dataset Distillation by Matching Training Tr
 https://arxiv.org/abs/2203.11932; `buffer.py` of https://github.com/GeorgeCazenavette/mtt-distillation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from stages.runtime.trajectory_files import trajectory_files
 from stages.settings.buffer import BufferSettings, ImportedBuffer
 from stages.settings.project import suite_keys
 from stages.settings.rows import Buffer
+from stages.tools.records import recorded
 from stages.training.flat import FlatNetwork, flat_convnet
 from stages.training.loop import Examples, Schedule, examples, train
 from stages.training.objective import Loss
@@ -66,10 +67,10 @@ def buffer(buffer: Buffer) -> None:
         experts.train_missing(settings.experts, f"experts of {buffer.name}")
         made = [read_tensors(experts.file(expert)) for expert in range(settings.experts)]
         snapshots = torch.stack([expert["snapshots"] for expert in made])
-        write_tensors(buffer.folder / "trajectories.safetensors", {"snapshots": snapshots}, about)
         loss = torch.stack([expert["loss"] for expert in made]).mean(0)
         accuracy = torch.stack([expert["accuracy"] for expert in made]).mean(0)
-        write_epochs(buffer, {"loss": loss.tolist(), "accuracy": accuracy.tolist()})
+        checksum = write_epochs(buffer, {"loss": loss.tolist(), "accuracy": accuracy.tolist()})
+        write_tensors(buffer.folder / "trajectories.safetensors", {"snapshots": snapshots}, about | checksum)
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,13 @@ class Experts:
         missing = [expert for expert in range(count) if not is_whole(self.file(expert))]
         forward = self.network.operations(self.data.images[:1])
         step = 3 * forward * self.schedule.batch
-        run_units(self.train, missing, step, self.data.images.device, title)
+        run_units(self, missing, step, self.data.images.device, title)
 
-    def train(self, experts: list[int]) -> None:
+    def on(self, device: torch.device) -> "Experts":
+        """A copy on another device."""
+        return replace(self, network=self.network.to(device), data=self.data.to(device))
+
+    def run(self, experts: list[int]) -> None:
         """Train experts side by side, and write each to its file."""
         keys: list[tuple] = [(self.seed, "buffer", expert) for expert in experts]
         checkpoint = self.folder / f"part-{experts[0]}-{len(experts)}.safetensors"
@@ -108,10 +113,10 @@ class Experts:
         checkpoint.unlink(missing_ok=True)
 
 
-def write_epochs(buffer: Buffer, columns: dict[str, list[float]]) -> None:
-    """Write `curve.csv`: a line for each epoch."""
+def write_epochs(buffer: Buffer, columns: dict[str, list[float]]) -> dict[str, str]:
+    """Write `curve.csv`: a line for each epoch; returns what `write_curve` does."""
     epochs = len(columns["accuracy"])
-    write_curve(buffer.folder / "curve.csv", {"epoch": range(1, epochs + 1), **columns})
+    return write_curve(buffer.folder / "curve.csv", {"epoch": range(1, epochs + 1), **columns})
 
 
 # Trajectories that MTT's own code has made
@@ -143,8 +148,9 @@ def take_in(buffer: Buffer) -> None:
             experts.append(expert)
     accuracies = trajectory_accuracies(network, experts[0], data)
     about = {"settings": settings.model_dump()}
-    write_tensors(buffer.folder / "trajectories.safetensors", {"snapshots": torch.stack(experts)}, about)
-    write_epochs(buffer, {"accuracy": accuracies})
+    checksum = write_epochs(buffer, {"accuracy": accuracies})
+    tensors = {"snapshots": torch.stack(experts)}
+    write_tensors(buffer.folder / "trajectories.safetensors", tensors, about | checksum)
 
 
 def check_shapes(file: Path, trajectories: Any, network: FlatNetwork) -> None:
@@ -238,4 +244,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(recorded(main))

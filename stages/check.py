@@ -15,6 +15,7 @@ from pydantic import Field
 from stages.images.archives import ARCHIVES, data_root
 from stages.images.released import methods, released_set
 from stages.images.sources import find_images
+from stages.machine.names import DEVICES, is_known
 from stages.runtime.errors import UserError, run_stage
 from stages.runtime.files import write_text
 from stages.runtime.trajectory_files import trajectory_files
@@ -40,8 +41,6 @@ __all__ = ["Params", "RowEntry", "Suite", "check"]
 
 # No module here imports torch, which takes seconds.
 
-DEVICES = "auto, cpu, cuda, cuda:<number>, mps"
-DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?", re.ASCII)
 # A name is also a stage's, a file's and a word of a command, so no shell, path or option may be in it.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 
@@ -184,7 +183,7 @@ def check(listed: list[Path]) -> None:
 
 def check_params(params: Params) -> None:
     """What needs more than one key of params.yaml to judge."""
-    if not DEVICE.fullmatch(params.device):
+    if not is_known(params.device):
         device = shortened(repr(params.device))
         raise UserError(f"params.yaml: device: {device} is unknown; allowed: {DEVICES}")
     check_path(params.data_root, "params.yaml: data_root")

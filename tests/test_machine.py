@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,8 +38,20 @@ def test_memory_that_a_layer_frees_is_there_for_the_next():
     assert int(done.stdout) < 1000  # without it: 245,000, or none where the heap's end happens to be in use
 
 
+class Counting:
+    """Work that has no results: it calls a function with lists of units."""
+
+    folder = Path("scratch")
+
+    def __init__(self, run):
+        self.run = run
+
+    def on(self, device):
+        return self
+
+
 def test_a_full_gpu_is_given_half_as_many_networks(capsys):
-    """No GPU is needed: the function is given a list of numbers, and itself says that memory has run out."""
+    """No GPU is needed: the work is given a list of numbers, and itself says that memory has run out."""
     tried = []
     finished = []
 
@@ -48,7 +61,7 @@ def test_a_full_gpu_is_given_half_as_many_networks(capsys):
             raise torch.OutOfMemoryError
         finished.extend(units)
 
-    run_units(run, range(10), 0, torch.device("cuda"), "test")
+    run_units(Counting(run), range(10), 0, torch.device("cuda"), "test")
     assert finished == list(range(10))
     assert tried == [10, 5, 3, 3, 3, 1]
     assert "out of GPU memory: going on with 3 networks at once" in capsys.readouterr().err
@@ -59,7 +72,7 @@ def test_a_network_that_does_not_fit_alone_is_an_error():
         raise torch.OutOfMemoryError
 
     with pytest.raises(torch.OutOfMemoryError):
-        run_units(run, range(2), 0, torch.device("cuda"), "test")
+        run_units(Counting(run), range(2), 0, torch.device("cuda"), "test")
 
 
 @pytest.mark.parametrize("operations", [0, 1e12])
@@ -70,5 +83,5 @@ def test_a_cpu_runs_every_unit_alone(operations, tmp_path):
         (number,) = units
         (tmp_path / str(number)).touch()
 
-    run_units(run, range(5), operations, torch.device("cpu"), "test")
+    run_units(Counting(run), range(5), operations, torch.device("cpu"), "test")
     assert sorted(int(file.name) for file in tmp_path.iterdir()) == list(range(5))

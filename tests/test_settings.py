@@ -318,11 +318,48 @@ def test_a_set_from_elsewhere_has_to_be_there(project):
     check.main()
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", ""])
+NO_DEVICES = [
+    "gpu",
+    "cuda:99",
+    "cuda:999",
+    "meta",
+    "",
+    "rays",
+    "ray:",
+    "ray:2",
+    "ray:-1",
+    "ray:1e-3",
+    "ray:cpu",
+]
+
+
+@pytest.mark.parametrize("name", NO_DEVICES)
 def test_unknown_devices(name, monkeypatch):
     monkeypatch.delenv("DEVICE", raising=False)
     with pytest.raises(UserError, match="allowed: auto, cpu"):
         pick_device(name)
+
+
+@pytest.mark.parametrize("name", ["ray", "ray:0", "ray:0.25", "ray:1"])
+def test_ray_is_an_extra(name, monkeypatch):
+    monkeypatch.delenv("DEVICE", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    expected = f"device: '{name}' needs the package Ray, .* `uv sync --extra ray` or `pip install ray`$"
+    with pytest.raises(UserError, match=expected):
+        pick_device(name)
+
+
+@pytest.mark.parametrize("name", ["ray:2", "ray:", "rays", "cuda:-1"])
+def test_check_refuses_what_no_stage_takes(name, project):
+    project("params.yaml", "device", name)
+    allowed = "auto, cpu, cuda, cuda:<number>, mps, ray, ray:<share of a GPU, 0 to 1>"
+    assert mistake() == f"params.yaml: device: {name!r} is unknown; allowed: {allowed}"
+
+
+@pytest.mark.parametrize("name", ["ray", "ray:0", "ray:0.25", "ray:1", "cuda:1", "mps", "auto"])
+def test_check_accepts_devices_that_this_machine_need_not_have(name, project):
+    project("params.yaml", "device", name)
+    check.main()
 
 
 # The suites against the paper and the public settings

@@ -1,26 +1,34 @@
 """How a computation runs: eager or compiled, in one process or in several. Only the speed depends on it."""
 
-import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from tqdm import tqdm
 
-from stages.machine.cores import core_count
+from stages.machine.cores import core_count, in_processes
+from stages.machine.device import cluster_name
 
-__all__ = ["can_compile", "how_many_together", "part_size", "run_units", "worth_compiling"]
+__all__ = [
+    "Work",
+    "can_compile",
+    "how_many_together",
+    "part_size",
+    "run_one_by_one",
+    "run_stacked",
+    "run_units",
+    "worth_compiling",
+]
 
 COMPILE_PAYS = 2e13  # floating-point operations; two minutes of eager CPU work, where compiling takes 20-60 s
 SMALL_STEP = 2e9  # operations of a step; below it two processes of one thread beat two threads
 CACHED = 9 * 2**20  # bytes of a layer's output that a CPU's cache holds: 16 CIFAR images with 128 channels
 FULL_GPU = 2e12  # operations that fill a GPU: about 6,500 CIFAR images forward and backward
-
-Run = Callable[[list[int]], None]
 
 
 @cache
@@ -69,35 +77,57 @@ def part_size(count: int, image_bytes: int, device: torch.device) -> int:
     return even if 2 * even > most else most
 
 
-def run_units(run: Run, units: Iterable[int], operations: float, device: torch.device, title: str) -> None:
-    """Call `run` on lists of units until every unit is done.
+class Work(Protocol):
+    """Pieces of work with numbers, each of which leaves its result in a folder."""
 
-    A unit is the number of a piece of work, e.g. of a network to train. `run` writes each unit's result
-    itself, and the result depends on the number alone: neither the order nor the lists matter. A GPU
-    gets as many units in a list as fit into its memory. A CPU gets one unit at a time with all threads;
-    where a step is small, it gets one unit for each core in forked processes of one thread, as threads
-    inside a small step gain less than a second step beside it.
+    @property
+    def folder(self) -> Path:
+        """Where the results and the checkpoints of all units lie, below the project's folder."""
+        ...
+
+    def run(self, units: list[int]) -> None:
+        """Do the units of these numbers, and write the result of each."""
+        ...
+
+    def on(self, device: torch.device) -> "Work":
+        """The same work on another device."""
+        ...
+
+
+def run_units(work: Work, units: Iterable[int], operations: float, device: torch.device, title: str) -> None:
+    """Run lists of units until every unit is done.
+
+    A unit is the number of a piece of work, e.g. of a network to train. Its result depends on the number
+    alone: neither the order nor the lists matter. A GPU gets as many units in a list as fit into its memory.
+    A CPU gets one unit at a time with all threads; where a step is small, it gets one unit for each core in
+    forked processes of one thread, as threads inside a small step gain less than a second step beside it.
+    With `device: ray`, lists of units become tasks of a cluster (`cluster.py`).
 
     Args:
         operations: floating-point operations of a step of one unit.
         title: of the progress bar.
     """
     units = list(units)
+    cluster = cluster_name()
     with tqdm(total=len(units), desc=title, disable=None) as bar:
-        if device.type != "cpu":
-            _run_stacked(run, units, bar)
+        if cluster:
+            from stages.machine.cluster import run_on_cluster  # Ray is an extra
+
+            run_on_cluster(work, units, operations, cluster, bar)
+        elif device.type != "cpu":
+            run_stacked(work, units, bar)
         elif operations > SMALL_STEP or min(core_count(), len(units)) < 2 or sys.platform != "linux":
-            _run_one_by_one(run, units, bar)
+            run_one_by_one(work, units, bar)
         else:
-            _run_in_processes(run, units, bar)
+            _run_in_processes(work, units, bar)
 
 
-def _run_stacked(run: Run, units: list[int], bar: tqdm) -> None:
+def run_stacked(work: Work, units: list[int], bar: tqdm) -> None:
     """All units in one call; where memory runs out, half as many."""
     size = len(units)
     while units:
         try:
-            run(units[:size])
+            work.run(units[:size])
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
@@ -109,24 +139,11 @@ def _run_stacked(run: Run, units: list[int], bar: tqdm) -> None:
         units = units[size:]
 
 
-def _run_one_by_one(run: Run, units: list[int], bar: tqdm) -> None:
+def run_one_by_one(work: Work, units: list[int], bar: tqdm) -> None:
     for unit in units:
-        run([unit])
+        work.run([unit])
         bar.update()
 
 
-def _run_in_processes(run: Run, units: list[int], bar: tqdm) -> None:
-    global _forked_run
-    _forked_run = run  # the processes inherit it, so that it need not be pickled
-    processes = min(core_count(), len(units))
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for _ in pool.map(_run_forked, units):
-            bar.update()
-
-
-_forked_run: Run
-
-
-def _run_forked(unit: int) -> None:
-    _forked_run([unit])
+def _run_in_processes(work: Work, units: list[int], bar: tqdm) -> None:
+    in_processes(lambda unit: work.run([unit]), units, torch.set_num_threads, bar.update)

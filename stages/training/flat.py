@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -33,6 +34,10 @@ class FlatNetwork:
         self.sizes = [parameter.numel() for parameter in module.parameters()]
         self.size = sum(self.sizes)
         self.compiled: dict[tuple, Callable] = {}  # what training has compiled, by its objective
+
+    def to(self, device: torch.device) -> "FlatNetwork":
+        """A copy on another device."""
+        return FlatNetwork(deepcopy(self.module).to(device))
 
     def split(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
         """Views of `theta`, one for each parameter of the module."""

@@ -180,7 +180,14 @@ class _Training:
         forward = max(group.network.operations(image) for group in self.groups.values())
         batch = min(self.setup.schedule.batch, len(self.examples.images))
         title = f"networks of {self.setup.title}"
-        run_units(self.run, missing, 3 * forward * batch, self.setup.device, title)
+        run_units(self, missing, 3 * forward * batch, self.setup.device, title)
+
+    def on(self, device: torch.device) -> "_Training":
+        """The same on another device."""
+        groups = {}
+        for name, group in self.groups.items():
+            groups[name] = group._replace(network=group.network.to(device))
+        return _Training(groups, self.setup._replace(device=device), self.folder)
 
     def run(self, numbers: list[int]) -> None:
         """Train the units of these numbers; those that are finished are left out."""

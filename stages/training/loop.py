@@ -65,6 +65,9 @@ class Examples(NamedTuple):
         """The number of images that each network is trained on."""
         return len(self.images if self.rows is None else self.rows[0])
 
+    def to(self, device: torch.device) -> "Examples":
+        return self._replace(images=self.images.to(device), targets=self.targets.to(device))
+
 
 def examples(data: LabelledImages, device: torch.device) -> Examples:
     """Labelled images on a device, with their soft labels as targets, or with one-hot ones."""
