@@ -24,7 +24,7 @@ from stages.reporting.evidence import Evidence
 from stages.reporting.findings import findings
 from stages.reporting.formats import markdown, write_table
 from stages.reporting.hero import hero, hero_row
-from stages.reporting.main_readme import found_section, numbered, with_section
+from stages.reporting.main_readme import found, found_section, with_section
 from stages.reporting.marks import marked, with_step_size
 from stages.reporting.page import Content, Shown, page
 from stages.reporting.page_tables import Facts
@@ -32,6 +32,7 @@ from stages.reporting.paper_cells import SUITES, paper_table
 from stages.reporting.paper_tables import PAPER_TABLES, refer_to_choices
 from stages.reporting.reach import reach_figure, shipped_table, without_images_table
 from stages.reporting.reading import read_arrays, read_results
+from stages.reporting.records import Made, made_elsewhere, made_here
 from stages.reporting.reliability import figure1
 from stages.reporting.rows_of_figures import row_of_figure1, rows_by_ipc
 from stages.reporting.svg import description
@@ -65,6 +66,8 @@ Nothing was chosen on test images here, but for what is called an oracle and for
 in the paper. The mask ratios of MTS are the paper's; its first author's public fork takes the ratio that does
 best on the test set. What was in view while the digits' settings were tried is said in
 `stages/calibrators/README.md`."""
+
+PAGE = "The same as one page with all pictures: `index.html`."
 
 
 class Elsewhere(NamedTuple):
@@ -113,6 +116,7 @@ def report() -> None:
         hero=next(iter(first), None),
         facts=row_facts(results, rows, others),
         results=evidence.results,
+        made=row_records(rows, others),
     )
     write_text(REPORTS / "README.md", readme(content))
     write_text(REPORTS / "index.html", page(content))
@@ -145,14 +149,19 @@ def write_main_readme(results: Results, content: Content) -> None:
     path = Path("README.md")
     if not path.exists():
         return
-    first = None
-    if content.hero:
-        shown = content.figures[content.hero]
-        first = (shown.title, shown.path)
     text = path.read_text()
-    changed = with_section(text, found_section(results, content.tables, first))
+    hero = hero_of(content, Path())
+    changed = with_section(text, found_section(results, content.tables, hero))
     if changed != text:
         write_text(path, changed)
+
+
+def hero_of(content: Content, folder: Path) -> tuple[str, Path] | None:
+    """The title of the figure beside the findings, and its file as seen from a folder."""
+    if not content.hero:
+        return None
+    shown = content.figures[content.hero]
+    return shown.title, shown.path.relative_to(folder)
 
 
 def elsewhere() -> dict[str, Elsewhere]:
@@ -412,6 +421,19 @@ def with_counts(facts: Facts, evaluated: dict | None) -> Facts:
     )
 
 
+def row_records(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, list[Made]]:
+    """The runs that have made the files of each row, its buffer and its data set."""
+    here = made_here()
+    made = {}
+    for name, row in rows.items():
+        names = [row.value("dataset"), Path(row.value("reads")).name, name]
+        made[name] = [run for of_name in dict.fromkeys(names) for run in here.get(of_name, [])]
+    elsewhere = {folder: made_elsewhere(folder) for folder in {other.folder for other in others.values()}}
+    for name, other in others.items():
+        made[name] = elsewhere[other.folder].get(name, [])
+    return made
+
+
 def row_pictures(rows: dict[str, Row], others: dict[str, Elsewhere]) -> dict[str, Path]:
     """The pictures of the distilled sets, of the rows that have one."""
     paths = {name: row.picture for name, row in rows.items()}
@@ -439,11 +461,8 @@ def introduction(others: dict[str, Elsewhere]) -> str:
 
 def readme(content: Content) -> str:
     """The tables, and links to the figures, for the repository's web page."""
-    found = numbered(content.findings)
-    if content.hero:
-        first = content.figures[content.hero]
-        found.append(f"![{first.title}]({first.path.relative_to(REPORTS)})")
-    head = ["# Results", *found, content.intro, "The same as one page with all pictures: `index.html`."]
+    hero = hero_of(content, REPORTS)
+    head = ["# Results", *found(content.findings, hero), content.intro, PAGE]
     tables = dict(content.tables)
     if "claims" in tables:
         tables["claims"] = with_links(content)

@@ -1,7 +1,6 @@
 """Pictures as parts of the page, in fewer bytes than their files have and of the same quality.
 
-A PNG becomes a lossless WebP. An SVG as matplotlib writes it keeps every mark; its numbers are rounded to a
-hundredth of a point, and a style that many elements have is said once.
+A PNG becomes a lossless WebP. An SVG keeps every mark, and a style that many elements have is said once.
 """
 
 import io
@@ -19,12 +18,8 @@ __all__ = ["embedded", "pixels", "smaller_svg"]
 
 SMALL = 480  # pixels: two figures of this width stand side by side
 EFFORT = 2  # of WebP, from 0 to 6: more takes seconds and saves a few percent
-NUMBER = re.compile(r"-?\d+\.\d{3,}(?![\d.e])")
-POSITIONS = re.compile(r'(?<=\s)(d|x|y|x1|x2|y1|y2|width|height|points|transform)="([^"]*)"')
-UNTURNED = re.compile(r' transform="rotate\(-?0 [^"]*\)"')
 STYLE = re.compile(r' style="([^"]*)"')
 ID = re.compile(r' id="([^"]*)"')
-FONTS = re.compile(r"font-family: 'DejaVu Sans',[^;\"]*sans-serif")
 
 
 def embedded(path: Path, alt: str) -> str:
@@ -76,28 +71,8 @@ def pixels(points: float) -> int:
 
 
 def smaller_svg(text: str) -> str:
-    """The same picture in fewer characters."""
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
-    text = FONTS.sub("font-family: DejaVu Sans, Verdana, sans-serif", text)
-    text = UNTURNED.sub("", text)
-    text = POSITIONS.sub(_rounded, text)
-    text = _with_short_ids(text)
-    text = _with_shared_styles(text)
-    text = re.sub(r"\s+", " ", text)
-    return text.replace("> <", "><").replace(' "', '"').replace(" />", "/>")
-
-
-def _rounded(attribute: re.Match) -> str:
-    """An attribute with its numbers to two decimals; a scale keeps all of its own."""
-    name, value = attribute.groups()
-    if "scale" not in value and "matrix" not in value:
-        value = NUMBER.sub(_two_decimals, value)
-    return f'{name}="{value}"'
-
-
-def _two_decimals(number: re.Match) -> str:
-    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".").replace("-0.", "-.")
+    """The same picture, as `svg.compact` has written it, in fewer characters."""
+    return _with_shared_styles(_with_short_ids(text)).strip()
 
 
 def _with_short_ids(text: str) -> str:

@@ -9,7 +9,7 @@ from stages.reporting.findings import findings, groups
 from stages.reporting.formats import markdown
 from stages.reporting.marks import plain_name
 
-__all__ = ["BEGIN", "END", "found_section", "with_section"]
+__all__ = ["BEGIN", "END", "found", "found_section", "with_section"]
 
 BEGIN = "<!-- What follows is written by `python -m stages.report`. -->"
 END = "<!-- What `python -m stages.report` writes ends here. -->"
@@ -31,10 +31,7 @@ def found_section(results: Results, tables: dict[str, Table], hero: tuple[str, P
         tables: of the page, by name.
         hero: the title and the file of the figure.
     """
-    parts = numbered(findings(results))
-    if hero:
-        title, path = hero
-        parts.append(f"![{title}]({path})")
+    parts = found(findings(results), hero)
     lines = _lines(results, tables)
     words = []
     if len(lines):
@@ -46,10 +43,19 @@ def found_section(results: Results, tables: dict[str, Table], hero: tuple[str, P
     return "\n\n".join(parts)
 
 
-def numbered(sentences: list[str]) -> list[str]:
-    """The sentences as one list of Markdown; nothing for none."""
-    lines = [f"{i}. {sentence}" for i, sentence in enumerate(sentences, 1)]
-    return ["\n".join(lines)] if lines else []
+def found(sentences: list[str], hero: tuple[str, Path] | None) -> list[str]:
+    """What was found, as paragraphs of Markdown: a list of the sentences, and the figure.
+
+    Args:
+        hero: the title and the file of the figure, seen from where the Markdown stands.
+    """
+    parts = []
+    if sentences:
+        parts.append("\n".join(f"{i}. {sentence}" for i, sentence in enumerate(sentences, 1)))
+    if hero:
+        title, path = hero
+        parts.append(f"![{title}]({path})")
+    return parts
 
 
 def with_section(text: str, section: str) -> str:

@@ -20,6 +20,7 @@ from stages.reporting.marks import plain_name
 from stages.reporting.page_tables import Facts, Look, table_section
 from stages.reporting.paper_beside import papers_own
 from stages.reporting.paper_tables import PAPER_TABLES
+from stages.reporting.records import Made, made_table
 from stages.settings.project import read_yaml
 
 __all__ = ["Content", "Shown", "page", "table_section"]
@@ -77,6 +78,7 @@ class Content(NamedTuple):
     hero: str | None = None  # the id of the figure beside them
     facts: dict[str, Facts] = {}  # by row
     results: Results | None = None  # what the moving diagram is drawn from
+    made: dict[str, list[Made]] = {}  # the runs that have made the files of each row
 
 
 class Group(NamedTuple):
@@ -256,7 +258,8 @@ def _row_section(name: str, content: Content) -> str:
     image = ""
     if name in content.pictures:
         image = tag("figure", embedded(content.pictures[name], f"Images of {name}"))
-    parts = [_fact_list(facts) if facts else "", back, image, settings_text(content.rows[name])]
+    made = made_table(content.made.get(name, []))
+    parts = [_fact_list(facts) if facts else "", back, image, settings_text(content.rows[name]), made]
     heading = tag("h3", escape(name))
     brief = tag("span", escape(_brief(facts)), class_="muted") if facts else ""
     return tag("details", tag("summary", heading + brief) + "\n".join(parts), id=f"row-{name}", class_="row")

@@ -7,7 +7,17 @@ from typing import Any
 from stages.runtime.errors import UserError
 from stages.settings.plain_yaml import load_plain
 
-__all__ = ["entries_of", "listed_suites", "param", "read_yaml", "suite_keys", "suite_with"]
+__all__ = [
+    "entries_of",
+    "listed_suites",
+    "param",
+    "params_of_results",
+    "read_yaml",
+    "suite_keys",
+    "suite_with",
+]
+
+EXECUTION = ("device", "data_root")  # the keys of params.yaml that change no result
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -50,6 +60,11 @@ def param(key: str) -> Any:
             raise UserError(f"params.yaml: {key}: Field required")
         value = value[part]
     return value
+
+
+def params_of_results() -> dict[str, Any]:
+    """params.yaml, but for what changes no result."""
+    return {key: value for key, value in read_yaml(Path("params.yaml")).items() if key not in EXECUTION}
 
 
 def suite_keys(path: Path, entry: tuple[str, ...], keys: list[str]) -> dict[str, Any]:

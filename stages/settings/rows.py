@@ -16,10 +16,11 @@ from stages.settings.section import Section, parse
 if TYPE_CHECKING:  # stages that only do arithmetic need no torch
     import torch
 
-__all__ = ["DATA", "REPORTS", "Buffer", "Dataset", "Entry", "Row", "finished_rows", "listed_rows"]
+__all__ = ["DATA", "RECORDS", "REPORTS", "Buffer", "Dataset", "Entry", "Row", "finished_rows", "listed_rows"]
 
 DATA = Path("data")
 REPORTS = Path("reports")
+RECORDS = REPORTS / "records"  # what each result was made with
 
 S = TypeVar("S", bound=Section)
 

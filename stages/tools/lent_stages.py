@@ -10,7 +10,7 @@ from stages.runtime.files import write_result
 from stages.runtime.reuse import file_hash, fingerprint, former_result
 from stages.settings.calibrate import CalibrateKeys
 from stages.settings.distill import DistillKeys
-from stages.settings.project import param, read_yaml
+from stages.settings.project import param, params_of_results, read_yaml
 from stages.settings.reach import ReachKeys
 from stages.settings.rows import Buffer, Dataset, Row
 from stages.settings.train import TrainKeys
@@ -18,7 +18,6 @@ from stages.settings.train import TrainKeys
 __all__ = ["STAMPS", "Stage", "buffers_of", "inputs_hash", "is_done", "plan", "remove_stamp", "write_stamp"]
 
 STAMPS = Path("scratch/lent")
-EXECUTION = ("device", "data_root")  # the keys of params.yaml that change no result
 
 
 class Stage(NamedTuple):
@@ -141,11 +140,6 @@ def reach_stages(row: Row) -> list[Stage]:
     temperatures = [row.shipped, *(Row(name).shipped for name in keys.carried)]
     inputs = [row.prepared, row.distilled, row.weights, row.logits, *temperatures]
     return [Stage("reach", row.name, "reach", settings, inputs, [row.reach])]
-
-
-def params_of_results() -> dict[str, Any]:
-    """params.yaml, but for what changes no result."""
-    return {key: value for key, value in read_yaml(Path("params.yaml")).items() if key not in EXECUTION}
 
 
 def buffers_of(row: Row) -> list[Buffer]:
