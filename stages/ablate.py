@@ -25,6 +25,7 @@ from stages.settings.calibrate import CalibrateKeys, CalibrateSettings
 from stages.settings.project import param
 from stages.settings.rows import Row, finished_rows
 from stages.settings.section import parse
+from stages.tools.records import recorded
 
 __all__ = ["Tried", "ablate"]
 
@@ -156,4 +157,4 @@ def main(*names: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(recorded(main))

@@ -28,6 +28,7 @@ from stages.settings.network import NetworkSettings
 from stages.settings.project import param
 from stages.settings.rows import Row, finished_rows
 from stages.settings.train import TrainKeys
+from stages.tools.records import recorded
 from stages.training.flat import FlatNetwork, predict
 from stages.training.groups import Group, description, train_groups, train_settings
 from stages.training.objective import Loss
@@ -210,4 +211,4 @@ def main(*names: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(recorded(main))

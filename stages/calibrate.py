@@ -21,6 +21,7 @@ from stages.settings.calibrate import CalibrateKeys, CalibrateSettings
 from stages.settings.project import param
 from stages.settings.rows import Row, finished_rows
 from stages.settings.section import parse
+from stages.tools.records import recorded
 
 __all__ = ["calibrate", "temperatures_of"]
 
@@ -84,4 +85,4 @@ def main(*names: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(recorded(main))

@@ -29,6 +29,7 @@ from stages.settings.project import param
 from stages.settings.rows import Row, finished_rows
 from stages.settings.section import parse
 from stages.settings.train import TrainKeys, TrainSettings
+from stages.tools.records import recorded
 from stages.training.flat import flat_convnet
 from stages.training.groups import Group, description, own_settings, schedule_of, train_groups, train_settings
 from stages.training.loop import Schedule
@@ -323,4 +324,4 @@ def main(*names: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(recorded(main))

@@ -19,6 +19,7 @@ from stages.runtime.files import write_curve, write_tensors
 from stages.settings.distill import DistillKeys
 from stages.settings.rows import Row
 from stages.settings.section import parse
+from stages.tools.records import recorded
 from stages.training.flat import flat_convnet
 
 __all__ = ["distill"]
@@ -54,8 +55,9 @@ def distill(row: Row) -> None:
     }
     with scratch(f"distill-{row.name}", about, input_files(row)) as folder:
         learned = learn(backbone, folder / "state.safetensors", row.name, row.curve)
-        write_tensors(row.distilled, tensors_of(backbone), {**about, "skipped_updates": learned.skipped})
-        write_curve(row.curve, learned.curve)
+        checksum = write_curve(row.curve, learned.curve)
+        about_set = {**about, **checksum, "skipped_updates": learned.skipped}
+        write_tensors(row.distilled, tensors_of(backbone), about_set)
 
 
 def tensors_of(backbone: Backbone) -> dict[str, torch.Tensor]:
@@ -117,4 +119,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(recorded(main))

@@ -25,6 +25,7 @@ from stages.settings.evaluate import EvaluateSettings
 from stages.settings.project import param
 from stages.settings.rows import Row, finished_rows
 from stages.settings.section import parse
+from stages.tools.records import recorded
 
 __all__ = ["Method", "evaluate", "methods_of"]
 
@@ -287,4 +288,4 @@ def main(*names: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(recorded(main))

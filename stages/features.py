@@ -26,6 +26,7 @@ from stages.runtime.randomness import generator
 from stages.runtime.reuse import code_version, fingerprint, input_hash, is_made_from
 from stages.settings.features import FeaturesKeys
 from stages.settings.rows import Dataset, Row, finished_rows
+from stages.tools.records import recorded
 from stages.training.flat import FlatNetwork, flat_convnet, predict
 
 __all__ = ["block_outputs", "features"]
@@ -218,4 +219,4 @@ def main(*names: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(recorded(main))

@@ -18,6 +18,7 @@ from stages.settings.calibrate import CalibrateKeys
 from stages.settings.project import param
 from stages.settings.rows import Row, finished_rows
 from stages.settings.section import parse
+from stages.tools.records import recorded
 
 __all__ = ["masked", "wanted_by_later_stages"]
 
@@ -89,4 +90,4 @@ def main(*names: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(recorded(main))

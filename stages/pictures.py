@@ -5,7 +5,6 @@
 A picture is drawn again only when its set, its curve or the drawing has changed.
 """
 
-import csv
 import math
 from inspect import getfile
 from pathlib import Path
@@ -19,7 +18,7 @@ from stages.images.pixels import to_pixels
 from stages.reporting.families import families
 from stages.reporting.redraw import digest, drawing_code, redraw
 from stages.runtime.errors import run_stage
-from stages.runtime.files import read_arrays, replacing, tensor_names
+from stages.runtime.files import read_arrays, read_curve, replacing, tensor_names
 from stages.settings.rows import REPORTS, Row, listed_rows
 from stages.settings.tables import TableKeys
 
@@ -99,10 +98,9 @@ def _draw_curve(axis: Axes, curve: dict[str, list[float]]) -> None:
         right.set_ylabel("learned step size", color="#D55E00")
 
 
-def read_curve(path: Path) -> dict[str, list[float]]:
-    with path.open() as file:
-        names, *lines = csv.reader(file)
-    return {name: [float(line[i]) for line in lines] for i, name in enumerate(names)}
+def curve_of(row: Row) -> dict[str, list[float]]:
+    columns = read_curve(row.curve, row.distilled)
+    return {name: [float(value) for value in column] for name, column in columns.items()}
 
 
 class Pictured(NamedTuple):
@@ -144,7 +142,7 @@ def draw_row(row: Row, plain: Row | None) -> None:
     """
     shown = pictured(row)
     note = compared(shown.pictures, pictured(plain).pictures, plain.name) if plain else ""
-    figure = picture(row.name, grid(*shown), read_curve(row.curve), note)
+    figure = picture(row.name, grid(*shown), curve_of(row), note)
     with replacing(row.picture) as temporary:
         figure.savefig(temporary, dpi=110, metadata={"Software": None})
 

@@ -21,6 +21,7 @@ from stages.settings.images import ImageSettings
 from stages.settings.project import param
 from stages.settings.rows import Dataset
 from stages.settings.section import parse
+from stages.tools.records import recorded
 
 __all__ = ["channel_moments", "fit_transform", "prepare", "prepare_images"]
 
@@ -151,4 +152,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(recorded(main))

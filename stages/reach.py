@@ -40,6 +40,7 @@ from stages.settings.section import parse
 from stages.settings.temperature import TemperatureSettings
 from stages.settings.train import TrainKeys
 from stages.temperature import input_files, setups
+from stages.tools.records import recorded
 from stages.training.flat import FlatNetwork, flat_convnet, predict
 from stages.training.folds import fold_setups, folds_of
 from stages.training.groups import Group, Setup, description, train_groups, train_settings
@@ -392,4 +393,4 @@ def main(*names: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(recorded(main))

@@ -34,6 +34,7 @@ from stages.settings.rows import Row, finished_rows
 from stages.settings.section import parse
 from stages.settings.temperature import TemperatureSettings
 from stages.settings.train import TrainKeys
+from stages.tools.records import recorded
 from stages.training.flat import flat_convnet
 from stages.training.groups import Group, Setup, description, schedule_of, train_groups, train_settings
 from stages.training.objective import Loss
@@ -181,4 +182,4 @@ def main(*names: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(recorded(main))

@@ -17,6 +17,7 @@ from stages.runtime.errors import run_stage
 from stages.runtime.files import write_tensors
 from stages.settings.rows import Row
 from stages.settings.train import TrainKeys, TrainSettings
+from stages.tools.records import recorded
 from stages.training.flat import FlatNetwork, flat_convnet
 from stages.training.groups import Group, Setup, description, train_groups, train_settings
 from stages.training.objective import Loss
@@ -105,4 +106,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(recorded(main))

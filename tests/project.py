@@ -212,9 +212,9 @@ def kill_at_the_second_training(monkeypatch, module) -> list[int]:
             raise KeyboardInterrupt
         return train(*arguments, **options)
 
-    def one_by_one(run_units, units, *more):
+    def one_by_one(work, units, *more):
         for unit in units:
-            run_units([unit])
+            work.run([unit])
 
     monkeypatch.setattr(module, "train", killed_at_the_second)
     monkeypatch.setattr(module, "run_units", one_by_one)

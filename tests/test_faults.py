@@ -1,13 +1,27 @@
-"""Damaged files are harmless or reported, and never end in another result."""
+"""Damaged files and killed processes are harmless or reported, and never end in another result."""
 
+import os
+import random
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
-from project import suite
+import torch
+from project import ROOT, suite
 
-from benchmarks import faults
+from benchmarks.faults import cache, kill
+from benchmarks.faults import corrupt as faults
+from benchmarks.faults.cache import Caching
+from stages.runtime.checksums import DamagedError
+from stages.runtime.files import read_curve, write_curve, write_tensors, write_text
+from stages.tools import objects
 
 ROWS = (faults.NAME, "shapes-random-ipc1")
+STAGES = ("check", "code", "prepare", "buffer", "distill")  # of the projects that DVC builds
+LONGEST = 6  # seconds until a kill; each stage takes about two
+DIGESTS = ("356c9ee60e9da05301adc3bd96f6b383", "0" * 32)  # of "whole", and another
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +55,114 @@ def test_damage_that_no_checksum_sees_is_called_wrong(project, monkeypatch):
     monkeypatch.setattr("stages.runtime.files.check", lambda path: None)
     one, other = (Path("data/train", name, "logits.safetensors") for name in ROWS)
     monkeypatch.setattr(faults, "reader_of", lambda *_: ("evaluate", faults.NAME))
-    trial = faults.trial(project, "swapped", one, other, faults.random.Random(0))
+    trial = faults.trial(project, "swapped", one, other, random.Random(0))
     project.restore()
     assert trial.outcome == "WRONG"
+
+
+# With DVC
+
+
+def small_suite() -> dict:
+    """A row that learns its set from a buffer, and one data set."""
+    values = suite()
+    del values["datasets"]["shapes-turned"]
+    values["runs"] = {faults.NAME: values["runs"][faults.NAME]}
+    return {kind: values[kind] for kind in ("datasets", "buffers", "runs")}
+
+
+@pytest.fixture(scope="module")
+def caching(tmp_path_factory):
+    return Caching(tmp_path_factory.mktemp("cache"), small_suite(), STAGES)
+
+
+def test_a_killed_repro_goes_on_to_equal_results(caching):
+    """One kill of each kind."""
+    checkout = caching.checkout
+    checkout.start_anew()
+    killing = kill.Killing(checkout, caching.undisturbed, LONGEST, seed=0)
+    done = list(killing.kills(3))
+    caching.restore()
+    assert [trial.kind for trial in done] == list(kill.KINDS)
+    assert [trial for trial in done if trial.outcome == "WRONG"] == []
+    assert killing.problems == []
+
+
+def test_a_run_with_another_result_is_a_problem(caching):
+    """The campaign would notice a file that is not as it was, one that is left, and a lock."""
+    killing = kill.Killing(caching.checkout, caching.undisturbed, LONGEST, seed=0)
+    folder = caching.checkout.folder
+    (folder / f"data/distill/{faults.NAME}/.set.123.safetensors").touch()
+    (folder / "scratch/train.lock").touch()
+    killing.check_end(0)
+    caching.restore()
+    assert killing.problems == [
+        f"data/distill/{faults.NAME}/.set.123.safetensors differs",
+        "scratch/train.lock differs",
+    ]
+
+
+@pytest.mark.parametrize("way", ["checkout", cache.VERIFIED])
+def test_a_damaged_object_is_noticed(caching, way):
+    experts = caching.undisturbed["data/buffer/shapes/trajectories.safetensors"]
+    file, other = sorted(caching.objects(way), key=lambda path: path.read_bytes() != experts)[:2]
+    trial = caching.trial(cache.Fault("one bit", "copy", way, file, other), random.Random(0))
+    caching.restore()
+    assert trial.outcome == "reported", trial
+
+
+def test_damaged_objects_are_deleted(tmp_path, capsys):
+    whole, damaged = (tmp_path / "files/md5" / digest[:2] / digest[2:] for digest in DIGESTS)
+    for file in (whole, damaged):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"whole")
+    objects.main(str(tmp_path))
+    assert whole.exists() and not damaged.exists()
+    assert f"{damaged} was damaged" in capsys.readouterr().out
+
+
+# What the mending rests on
+
+
+def test_a_damaged_curve_is_reported(tmp_path):
+    curve, made_with = tmp_path / "curve.csv", tmp_path / "set.safetensors"
+    checksum = write_curve(curve, {"iteration": [1, 2], "loss": [0.5, 0.25]})
+    write_tensors(made_with, {"labels": torch.zeros(1)}, checksum)
+    assert read_curve(curve, made_with) == {"iteration": ["1", "2"], "loss": ["0.5", "0.25"]}
+    curve.write_text(curve.read_text().replace("0.5", "0.4"))
+    with pytest.raises(DamagedError, match="curve.csv is damaged"):
+        read_curve(curve, made_with)
+
+
+def test_what_a_killed_process_has_left_of_a_file_goes_with_the_next_one(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, running, other = (
+        tmp_path / f".{name}.json" for name in (f"a.{ended.pid}", f"a.{os.getppid()}", f"b.{ended.pid}")
+    )
+    for file in (left, running, other):
+        file.touch()
+    write_text(tmp_path / "a.json", "{}")
+    assert not left.exists() and running.exists() and other.exists()
+
+
+WORKERS = """
+import time
+from stages.machine.cores import on_all_cores
+
+def sleep(number):
+    print(__import__("os").getpid(), flush=True)
+    time.sleep(60)
+
+on_all_cores.__globals__["core_count"] = lambda: 2
+on_all_cores(sleep, [0, 1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process of its parent's end")
+def test_workers_end_with_a_killed_process():
+    process = subprocess.Popen([sys.executable, "-c", WORKERS], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    workers = [psutil.Process(int(process.stdout.readline())) for _ in range(2)]
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs(workers, timeout=10)[1] == []

@@ -1,5 +1,6 @@
 """Files that are whole or absent, checkpoints of exactly one piece of work, and random numbers by key."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,17 @@ def test_a_file_of_another_place_is_noticed(here, name):
     other.replace(file)
     with pytest.raises(DamagedError, match=f"^{file} is what was written to {other}"):
         READERS[name][0](file)
+
+
+def test_other_users_may_read_tensors_as_they_may_read_results(here):
+    former = os.umask(0o022)
+    try:
+        write_tensors(Path("data/a.safetensors"), {"a": torch.zeros(2)})
+        write_result(Path("data/a.json"), {})
+    finally:
+        os.umask(former)
+    modes = {oct(path.stat().st_mode) for path in Path("data").iterdir()}
+    assert modes == {"0o100644"}
 
 
 def test_files_outside_data_and_scratch_may_be_moved(here):

@@ -12,10 +12,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from stages.runtime.errors import UserError
+from stages.runtime.files import write_result
+from stages.runtime.reuse import former_result
 
-__all__ = ["digest", "scratch"]
+__all__ = ["digest", "earlier_attempts", "scratch"]
 
 SCRATCH = Path("scratch")
+ATTEMPTS = "attempts.json"  # in the folder of a piece of work; its time of change is when the last one began
+
+_earlier = {"earlier_attempts": 0, "earlier_seconds": 0.0}  # of the work that this process has resumed
 
 
 def digest(settings: Any, inputs: list[Path]) -> str:
@@ -49,10 +54,35 @@ def scratch(name: str, settings: Any, inputs: list[Path]) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     lock_file = SCRATCH / f"{folder.name}.lock"
     with _locked(lock_file, name):
-        yield folder
+        _count_attempt(folder)
+        try:
+            yield folder
+        except BaseException as problem:  # an error or ctrl-C
+            problem.add_note(f"the next run goes on from {folder}")
+            raise
         shutil.rmtree(folder)
     if not folder.exists():  # it does if another process has already begun the same work anew
         lock_file.unlink(missing_ok=True)
+
+
+def earlier_attempts() -> dict[str, float]:
+    """How many attempts at this process's work were killed, and their seconds up to their last checkpoints.
+
+    {} where none was.
+    """
+    return dict(_earlier) if _earlier["earlier_attempts"] else {}
+
+
+def _count_attempt(folder: Path) -> None:
+    """Note that an attempt at the work of a folder begins."""
+    file = folder / ATTEMPTS
+    attempts = former_result(file) or {"count": 0, "seconds": 0.0}
+    if attempts["count"]:
+        last_sign = max(path.stat().st_mtime for path in folder.iterdir())
+        attempts["seconds"] += max(0.0, last_sign - file.stat().st_mtime)  # 0: the clock was set back
+        _earlier["earlier_attempts"] += attempts["count"]
+        _earlier["earlier_seconds"] += round(attempts["seconds"], 1)
+    write_result(file, attempts | {"count": attempts["count"] + 1})
 
 
 @contextmanager

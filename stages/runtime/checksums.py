@@ -16,14 +16,24 @@ from typing import BinaryIO, NamedTuple
 
 from stages.runtime.errors import UserError
 
-__all__ = ["KEY", "DamagedError", "check", "check_brought", "is_whole", "seal", "unsealed"]
+__all__ = [
+    "ADVICE",
+    "KEY",
+    "DamagedError",
+    "check",
+    "check_brought",
+    "digest_of",
+    "is_whole",
+    "seal",
+    "unsealed",
+]
 
 KEY = "checksum"
 ZEROS = "0" * 64  # stands for the digest, while it is taken
 LENGTH = 8  # bytes at the start of a safetensors file, which say how long its header is
 ADVICE = (
     "Delete it and run `dvc repro`, which restores it or makes it anew.\n"
-    "If it is damaged again, DVC's own copy is damaged: delete .dvc/cache too"
+    "If it is damaged again, DVC's own copy is damaged: `python -m stages.tools.objects` deletes that"
 )
 
 # Of what is no JSON, or has other entries.
@@ -99,6 +109,18 @@ def check_brought(path: Path) -> None:
         except NOT_OURS:  # whoever reads it next says what is wrong with it, if anything is
             return
     _checked(path)
+
+
+def digest_of(path: Path) -> str:
+    """The digest that a file of a stage says of itself, which is not compared with its contents.
+
+    "" where it says none.
+    """
+    try:
+        with path.open("rb") as file:
+            return _checksum(_head(file, path), path).digest
+    except NOT_OURS:
+        return ""
 
 
 def is_whole(path: Path) -> bool:

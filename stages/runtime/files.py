@@ -3,14 +3,17 @@
 Results and tensors have a checksum, which is checked whenever they are read (`checksums.py`).
 """
 
+import csv
+import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.runtime.checksums import KEY, check, seal, unsealed
+from stages.runtime.checksums import ADVICE, KEY, DamagedError, check, seal, unsealed
 
 if TYPE_CHECKING:  # stages that only do arithmetic need no torch
     import numpy as np
@@ -19,6 +22,7 @@ if TYPE_CHECKING:  # stages that only do arithmetic need no torch
 __all__ = [
     "read_about",
     "read_arrays",
+    "read_curve",
     "read_result",
     "read_tensors",
     "replacing",
@@ -30,6 +34,8 @@ __all__ = [
     "write_text",
 ]
 
+CURVE = "curve"  # the entry of an `about` that has the SHA-256 of a curve
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -37,11 +43,35 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     name = f".{path.stem}.{os.getpid()}{path.suffix}"  # some writers choose the format by the suffix
     temporary = path.with_name(name)
+    _delete_leftovers(path)
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as problem:
+        if problem.errno and not problem.filename:  # a full disk does not say what was written
+            problem.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _delete_leftovers(path: Path) -> None:
+    """Delete the temporary files of a path whose process was killed."""
+    pattern = re.compile(rf"\.{re.escape(path.stem)}\.(\d+){re.escape(path.suffix)}")
+    for name in os.listdir(path.parent):
+        match = pattern.fullmatch(name)
+        if match and not _is_running(int(match[1])):
+            path.with_name(name).unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,13 +111,38 @@ def read_result(path: Path, default: dict | None = None) -> dict:
     return values
 
 
-def write_curve(path: Path, columns: dict) -> None:
-    """A CSV file for `dvc plots`: a line of names, then a line for each point. Numbers have six digits."""
+def write_curve(path: Path, columns: dict) -> dict[str, str]:
+    """A CSV file for `dvc plots`: a line of names, then a line for each point. Numbers have six digits.
+
+    Returns:
+        an entry for the `about` of the safetensors file that is made with the curve, where `read_curve` finds
+        the curve's SHA-256. A CSV file has no place for a checksum that `dvc plots` would not draw.
+    """
     lines = [",".join(columns)]
     for point in zip(*columns.values()):
         numbers = [f"{value:.6g}" for value in point]
         lines.append(",".join(numbers))
-    write_text(path, "\n".join(lines) + "\n")
+    text = "\n".join(lines) + "\n"
+    write_text(path, text)
+    return {CURVE: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def read_curve(path: Path, made_with: Path) -> dict[str, list[str]]:
+    """The columns of a file of `write_curve`, as text.
+
+    Args:
+        made_with: the safetensors file that knows its SHA-256. One of an earlier version does not; the curve
+            is not checked then.
+
+    Raises:
+        DamagedError: the curve, or that file, is not as it was written.
+    """
+    contents = path.read_bytes()
+    digest = hashlib.sha256(contents).hexdigest()
+    if read_about(made_with).get(CURVE, digest) != digest:
+        raise DamagedError(f"{path} is damaged: {made_with} says that it has another checksum. {ADVICE}.")
+    names, *lines = csv.reader(contents.decode().splitlines())
+    return {name: [line[i] for line in lines] for i, name in enumerate(names)}
 
 
 def write_tensors(path: Path, tensors: dict, about: dict | None = None) -> None:
@@ -107,10 +162,13 @@ def write_tensors(path: Path, tensors: dict, about: dict | None = None) -> None:
     # The checksum has no entry of its own in the metadata, whose entries have no fixed order.
     metadata = {"about": json.dumps((about or {}) | {KEY: unsealed(path)})}
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # that of the user's other new files
         try:
             save_file(on_cpu, temporary, metadata=metadata)
         except SafetensorError as problem:
             raise OSError(f"{path}: {problem}") from None
+        temporary.chmod(mode)  # safetensors lets nobody else read the file
         seal(temporary)
 
 

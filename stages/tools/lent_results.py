@@ -28,6 +28,7 @@ from stages.reporting.reach import shipped_table, without_images_table
 from stages.runtime.files import (
     read_about,
     read_arrays,
+    read_curve,
     read_result,
     replacing,
     write_json,
@@ -176,23 +177,28 @@ def former_arrays(file: Path) -> tuple[dict[str, np.ndarray], dict]:
 
 def write_curves(file: Path, rows: list[Row], finished: set[str]) -> None:
     """Write the curves, one line for each value. Those of other rows and buffers stay."""
-    curves = {f"distill@{row.name}": row.curve for row in rows}
+    curves = {f"distill@{row.name}": (row.curve, row.distilled) for row in rows}
     for row in rows:
         for buffer in buffers_of(row):
-            curves[f"buffer@{buffer.name}"] = buffer.folder / "curve.csv"
+            files = (buffer.folder / "curve.csv", buffer.folder / "trajectories.safetensors")
+            curves[f"buffer@{buffer.name}"] = files
     lines = [["stage", "name", "step", "curve", "value"]]
     former = list(csv.reader(file.open()))[1:] if file.exists() else []
     lines += [line for line in former if f"{line[0]}@{line[1]}" not in curves]
     for stage in sorted(curves.keys() & finished):
-        lines += [[*stage.split("@"), *point] for point in points_of(curves[stage])]
+        lines += [[*stage.split("@"), *point] for point in points_of(*curves[stage])]
     write_text(file, "".join(",".join(line) + "\n" for line in lines))
 
 
-def points_of(curve: Path) -> list[tuple[str, str, str]]:
-    """Step, name of the number, and value; of a long curve some of the steps."""
-    (_, *names), *lines = csv.reader(curve.open())
-    interval = math.ceil(len(lines) / POINTS) or 1
+def points_of(curve: Path, made_with: Path) -> list[tuple[str, str, str]]:
+    """Step, name of the number, and value; of a long curve some of the steps.
+
+    Args:
+        made_with: as in `read_curve`.
+    """
+    steps, *columns = read_curve(curve, made_with).items()
+    interval = math.ceil(len(steps[1]) / POINTS) or 1
     points = []
-    for step, *values in lines[::interval]:
-        points += [(step, name, value) for name, value in zip(names, values)]
+    for i in range(0, len(steps[1]), interval):
+        points += [(steps[1][i], name, column[i]) for name, column in columns]
     return points

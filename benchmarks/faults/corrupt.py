@@ -1,6 +1,4 @@
-"""Campaigns of faults: what happens to a project whose files are damaged.
-
-    python -m benchmarks.faults corrupt [--seed S] [--count N]
+"""The campaign `corrupt`: files of data/ and scratch/ are damaged, and a stage that reads them runs.
 
 A small project is built once. In each trial, one of its files below data/ or scratch/ is damaged, or two are
 swapped, and a stage that reads it runs. The trial ends in one of three ways:
@@ -8,11 +6,8 @@ swapped, and a stage that reads it runs. The trial ends in one of three ways:
 - harmless: the stage went through, and every file it wrote is equal to the undisturbed one byte for byte
 - reported: the stage ended in an error that names the file, or it said that it makes the file anew, and did
 - WRONG: anything else, such as another result, a traceback, or an error that names no file
-
-The outcomes go to reports/benchmarks/faults.json, beside those of other seeds.
 """
 
-import argparse
 import contextlib
 import io
 import os
@@ -20,24 +15,21 @@ import random
 import shutil
 import tempfile
 import traceback
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from benchmarks.measure import FOLDER
+from benchmarks.faults.outcomes import table, went_wrong, write_outcomes
 from stages.distillation import learn
 from stages.machine import engine
 from stages.runtime import reuse
 from stages.runtime.errors import UserError
-from stages.runtime.files import write_json
 from stages.training import loop
 from tests.project import FOR_ALL_ROWS, ROOT, make_project, run, run_all, suite
 
-__all__ = ["OUTCOMES", "Trial", "built_project", "corrupt", "trials"]
+__all__ = ["KINDS", "NAME", "Trial", "built_project", "corrupt", "trials"]
 
-OUTCOMES = ("harmless", "reported", "WRONG")
 KINDS = ("one bit", "many bits", "truncated", "empty", "swapped")
 MANY_BITS = 2000
 KEPT = ("data", "scratch", "reports")  # the folders that a stage may change
@@ -89,14 +81,14 @@ class Project(NamedTuple):
         reuse._file_hash.cache_clear()  # each stage is a process of its own in `dvc repro`
 
     def targets(self) -> list[Path]:
-        """The files with a checksum, which a later stage or a resumed one reads."""
+        """The files that a later stage or a resumed one reads."""
         files: list[Path] = []
         for top in ("data", "scratch"):
             files += sorted((self.copy / top).rglob("*"))
         targets = []
         for file in files:
             path = file.relative_to(self.copy)
-            if path.suffix in (".safetensors", ".json") and not is_unread(path):
+            if path.suffix in (".safetensors", ".json", ".csv") and not is_unread(path):
                 targets.append(path)
         return targets
 
@@ -116,8 +108,12 @@ def same_bytes(one: Path, other: Path) -> bool:
 
 
 def is_unread(path: Path) -> bool:
-    """Whether a file is a list of modules that only DVC reads."""
-    return path.is_relative_to("data/code") and path.stem not in FOR_ALL_ROWS
+    """Whether only DVC reads a file: some lists of modules, a buffer's curve, what `check` leaves."""
+    if path.is_relative_to("data/check"):
+        return True
+    if path.is_relative_to("data/code"):
+        return path.stem not in FOR_ALL_ROWS
+    return path.is_relative_to("data/buffer") and path.suffix == ".csv"
 
 
 # The project
@@ -212,6 +208,8 @@ def reader_of(file: Path, values: dict, rng: random.Random) -> tuple[str, str]:
         return file.stem, NAME
     if file.parts[2] == "shapes-turned":  # the images from outside
         return "features", NAME
+    if file.suffix == ".csv":
+        return "pictures", ""
     names = [name for name in values["runs"] if name in (file.stem, file.parts[2])]
     name = names[0] if names else NAME
     stages = [stage for stage in READERS[folder] if name in values.get(stage, values["runs"])]
@@ -300,40 +298,4 @@ def corrupt(seed: int, count: int) -> bool:
                     print(result.said)
     print(table(done))
     write_outcomes("corrupt", seed, done)
-    return all(result.outcome != "WRONG" for result in done)
-
-
-def table(done: list[Trial]) -> str:
-    """A line for each kind of damage, with the number of trials that ended in each way."""
-    counts = Counter((result.kind, result.outcome) for result in done)
-    lines = [f"{'':10}" + "".join(f"{outcome:>10}" for outcome in OUTCOMES)]
-    for kind in KINDS:
-        lines.append(f"{kind:10}" + "".join(f"{counts[kind, outcome]:>10}" for outcome in OUTCOMES))
-    sums = Counter(result.outcome for result in done)
-    lines.append(f"{'all':10}" + "".join(f"{sums[outcome]:>10}" for outcome in OUTCOMES))
-    return "\n".join(lines)
-
-
-def write_outcomes(campaign: str, seed: int, done: list[Trial]) -> None:
-    """Put a campaign's trials into faults.json, where those of other seeds and campaigns stay."""
-    file = FOLDER / "faults.json"
-    whole = reuse.read_json(file)
-    counts = Counter(result.outcome for result in done)
-    outcomes = {name: counts[name] for name in OUTCOMES}
-    entry = {"outcomes": outcomes, "trials": [result._asdict() for result in done]}
-    whole.setdefault(campaign, {})[f"seed {seed}"] = entry
-    write_json(file, whole)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="campaigns of faults")
-    parser.add_argument("campaign", choices=["corrupt"])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=100)
-    words = parser.parse_args()
-    if not corrupt(words.seed, words.count):
-        raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    main()
+    return not went_wrong(done)

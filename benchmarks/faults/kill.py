@@ -1,0 +1,202 @@
+"""The campaign `kill`: `dvc repro` is killed at random moments, and has to end as if it never was.
+
+A small project with all stages is built once undisturbed. In a second one, `dvc repro` is started and, after
+a random time, `kill -9` is sent to the whole process group, to dvc alone, or to the stage's process alone.
+Then `dvc repro` is started again, and so on. No one removes or repairs anything in between. A kill is
+
+- harmless, if the next `dvc repro` says no error
+- reported, if it ends in one clear error, and the one after that says none
+- WRONG otherwise
+
+At the end, `dvc repro` has to finish with results that are equal to the undisturbed ones byte for byte.
+"""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from benchmarks.faults.checkout import Checkout
+from benchmarks.faults.outcomes import table, went_wrong, write_outcomes
+from tests.project import suite
+
+__all__ = ["KINDS", "Kill", "Killing", "kill"]
+
+KINDS = ("whole group", "dvc alone", "stage alone")
+POLL = 0.01  # seconds
+PATIENCE = 60  # seconds that a stage may take to end with its dvc
+ERROR = re.compile(r"^ERROR: (.*)|^(?:error: )(.*)|^('.*' validation failed.*)", re.MULTILINE)
+NOTICE = re.compile(r".*(?:is damaged|made anew).*")
+
+
+class Kill(NamedTuple):
+    """One kill, and what became of it."""
+
+    kind: str
+    stage: str  # the one that was running; "": none was, because dvc was busy between two stages
+    seconds: float  # after the start of `dvc repro`
+    outcome: str
+    said: str  # by the next run: its errors and notices, or "went on"
+
+
+class Killing:
+    """A project in which `dvc repro` is killed."""
+
+    def __init__(self, checkout: Checkout, undisturbed: dict[str, bytes], longest: float, seed: int) -> None:
+        """Make ready.
+
+        Args:
+            undisturbed: the results that every finished `dvc repro` must have.
+            longest: seconds after which a `dvc repro` is killed at the latest.
+        """
+        self.checkout = checkout
+        self.undisturbed = undisturbed
+        self.longest = longest
+        self.random = random.Random(seed)
+        self.log = checkout.folder.parent / "killed.log"
+        self.heard = ""  # what the running `dvc repro` has said until it was killed or ended
+        self.problems: list[str] = []  # of processes that stayed, and of runs that ended by themselves
+
+    def kills(self, count: int) -> Iterator[Kill]:
+        """Kill `count` times; each kill is judged by the `dvc repro` after it."""
+        last: Kill | None = None
+        number = 0
+        while number < count:
+            kind = KINDS[number % len(KINDS)]
+            began = time.time()
+            process = self.checkout.start("repro", log=self.log)
+            stage = self.kill_at(process, kind, began + self.random.uniform(0, self.longest))
+            if last:
+                yield judged(last, self.heard)
+            if stage is not None:
+                last = Kill(kind, stage, round(time.time() - began, 2), "", "")
+                number += 1
+            else:
+                if process.returncode == 0 or last is None:  # one clear error is allowed after a kill
+                    self.check_end(process.returncode)
+                    self.checkout.start_anew()
+                last = None
+        if last:
+            yield from self.last_judged(last)
+
+    def last_judged(self, last: Kill) -> Iterator[Kill]:
+        """Judge the last kill, and check what is there at the end."""
+        status = self.finish()
+        yield judged(last, self.heard)
+        if status:  # one clear error is allowed
+            status = self.finish()
+        self.check_end(status)
+
+    def finish(self) -> int:
+        """The exit status of a `dvc repro` that no one kills."""
+        status = self.checkout.start("repro", log=self.log).wait()
+        self.heard = self.log.read_text()
+        return status
+
+    def kill_at(self, process: subprocess.Popen, kind: str, moment: float) -> str | None:
+        """Wait for a moment, and kill.
+
+        Returns:
+            the stage that was running, or None where `dvc repro` has ended before it could be killed.
+        """
+        while time.time() < moment and process.poll() is None:
+            time.sleep(POLL)
+        stages = stages_of(process.pid)
+        while kind == "stage alone" and not stages and process.poll() is None:
+            time.sleep(POLL)
+            stages = stages_of(process.pid)
+        running = name_of(stages[0]) if stages else ""
+        ended = process.poll() is not None
+        self.heard = self.log.read_text()
+        if ended:
+            return None
+        if kind == "whole group":
+            os.killpg(process.pid, signal.SIGKILL)
+        elif kind == "dvc alone":
+            process.kill()
+        else:
+            stages[0].kill()
+        process.wait()
+        self.check_end_of(stages)
+        return running
+
+    def check_end_of(self, stages: list[psutil.Process]) -> None:
+        """Note a stage that stays when its dvc or its parent is gone."""
+        _, alive = psutil.wait_procs(stages, timeout=PATIENCE)
+        self.problems += [f"process {process.pid} has not ended" for process in alive]
+
+    def check_end(self, status: int) -> None:
+        """Check the project after a `dvc repro` that has ended by itself with this exit status."""
+        if status:
+            self.problems.append(f"dvc repro ended with {status}: {self.heard[-2000:]}")
+            return
+        self.problems += [f"{path} differs" for path in self.checkout.differences(self.undisturbed)]
+        self.problems += [f"{lock} is left" for lock in self.checkout.locks()]
+        again = self.checkout.must("repro")
+        if "up to date" not in again:
+            self.problems.append(f"another dvc repro ran: {again[-2000:]}")
+
+
+def stages_of(dvc: int) -> list[psutil.Process]:
+    """The processes of the stage that a dvc runs, the stage itself first."""
+    try:
+        below = psutil.Process(dvc).children(recursive=True)
+        return [process for process in below if name_of(process)]
+    except psutil.Error:
+        return []
+
+
+def name_of(process: psutil.Process) -> str:
+    """The stage and the name that it was given; "" if the process is no stage."""
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return ""
+    if len(words) < 3 or words[1] != "-m" or not words[2].startswith("stages."):
+        return ""
+    return " ".join([words[2].removeprefix("stages."), *words[3:]])
+
+
+def judged(last: Kill, output: str) -> Kill:
+    """A kill with its outcome, by what the next run has said."""
+    errors = ["".join(match) for match in ERROR.findall(output)]
+    notices = NOTICE.findall(output)
+    if "had been killed" in output:
+        notices.append("DVC took the locks of the killed process away")
+    said = "; ".join([*errors, *notices])
+    if "Traceback" in output:
+        return last._replace(outcome="WRONG", said=output)
+    return last._replace(outcome="reported" if errors else "harmless", said=said or "went on")
+
+
+def kill(seed: int, count: int) -> bool:
+    """Run the campaign, print and write its outcomes; whether nothing went wrong."""
+    done: list[Kill] = []
+    with tempfile.TemporaryDirectory() as folder:
+        top = Path(folder).resolve()
+        checkout = Checkout(top / "undisturbed", suite())
+        to_be_killed = Checkout(top / "killed", suite())
+        began = time.time()
+        checkout.must("repro")
+        whole = time.time() - began
+        undisturbed = checkout.results()
+        print(f"undisturbed: {whole:.0f} seconds, {len(undisturbed)} files")
+        # `count` kills after half of the longest time on average cover the length once and a half.
+        killing = Killing(to_be_killed, undisturbed, 3 * whole / count, seed)
+        for result in killing.kills(count):
+            done.append(result)
+            said = f"{result.kind} of {result.stage or 'dvc'} after {result.seconds} s: {result.said}"
+            print(f"{result.outcome:9} {said}", flush=True)
+    print(table(done))
+    for problem in killing.problems:
+        print(f"WRONG: {problem}")
+    write_outcomes("kill", seed, done, {"problems": killing.problems, "undisturbed_seconds": round(whole)})
+    return not went_wrong(done) and not killing.problems
