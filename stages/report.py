@@ -36,7 +36,7 @@ from stages.reporting.records import Made, made_elsewhere, made_here
 from stages.reporting.reliability import figure1
 from stages.reporting.rows_of_figures import row_of_figure1, rows_by_ipc
 from stages.reporting.svg import description
-from stages.runtime.errors import run_stage
+from stages.runtime.errors import UserError, run_stage
 from stages.runtime.files import write_text
 from stages.runtime.reuse import read_json
 from stages.settings.architectures import ArchitecturesKeys
@@ -173,12 +173,27 @@ def elsewhere() -> dict[str, Elsewhere]:
             names |= set(read_yaml(suite)["runs"])
     others = {}
     for file in sorted(REPORTS.glob("*/metrics.json")):
-        for name, values in read_json(file)["rows"].items():
+        for name, values in rows_of(file).items():
             # What was too large for the file is replaced there by a sentence.
             results = {kind: of_kind for kind, of_kind in values.items() if isinstance(of_kind, dict)}
             if name in names and complete(results.get("evaluate")):
                 others[name] = Elsewhere(Row(name), results, file.parent)
     return others
+
+
+def rows_of(file: Path) -> dict[str, dict]:
+    """The results by row in a metrics.json.
+
+    Raises:
+        UserError: there are none in it.
+    """
+    values = read_json(file)
+    rows = values.get("rows") if isinstance(values, dict) else None
+    if not isinstance(rows, dict):
+        raise UserError(
+            f"{file}: rows: expected the results of rows; `python -m stages.tools.lent` writes them"
+        )
+    return rows
 
 
 def complete(evaluated: dict | None) -> bool:

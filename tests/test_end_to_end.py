@@ -137,6 +137,14 @@ def test_rows_that_ran_elsewhere_are_in_the_tables(copy):
         assert f"| {other} " not in text
 
 
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"rows": 5}'])
+def test_results_from_elsewhere_without_rows_are_refused(content, copy):
+    Path("reports/far").mkdir()
+    Path("reports/far/metrics.json").write_text(content)
+    with pytest.raises(UserError, match="reports/far/metrics.json: rows: expected the results of rows"):
+        run("report")
+
+
 def test_a_suite_of_one_row_without_analyses_builds_every_report(tmp_path, monkeypatch):
     values = suite()
     one = {"shapes-random-ipc1": values["runs"]["shapes-random-ipc1"]}

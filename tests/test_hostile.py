@@ -455,6 +455,7 @@ SET = Path("data/sets/mine")
 def problem(shapes) -> Problem:
     """A row that reads a set of two images a class from a folder."""
     with chdir(shapes):
+        make_settings(PARAMS, project.suite())  # other tests leave broken ones
         real = load_split(Row("shapes-mtt-ipc2").prepared, "train")
     network = FlatNetwork(ConvNet(3, 8, 3, 4, 2))
     prepared = shapes / "data/prepare/shapes"

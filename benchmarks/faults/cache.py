@@ -111,7 +111,7 @@ class Caching:
         hit = [fault.file, fault.other] if fault.kind == "swapped" else [fault.file]
         self.checkout.must("config", "cache.type", fault.link)
         said = self.bring_back(fault.way)
-        changed = self.checkout.differences(self.undisturbed)
+        changed = self.differences()
         damaged = [path for path in changed if (self.checkout.folder / path).exists()]
         heard = errors_in(said)
         to_be_read = [path for path in damaged if not is_unread(Path(path))]
@@ -132,6 +132,15 @@ class Caching:
         names = [path.relative_to(self.checkout.folder).as_posix() for path in hit]
         return Trial(fault.kind, names, fault.link, fault.way, damaged, outcome, "\n".join(heard))
 
+    def differences(self) -> list[str]:
+        """The results that are not as they were.
+
+        Files of scratch/ are none: a stage that ends in an error leaves a folder there that is named by the
+        hash of its damaged input.
+        """
+        different = self.checkout.differences(self.undisturbed)
+        return [path for path in different if not path.startswith("scratch/")]
+
     def bring_back(self, way: str) -> str:
         """Delete the outputs, and let DVC bring them back; what it said."""
         if way == VERIFIED:
@@ -151,7 +160,7 @@ class Caching:
 
     def spread(self, damaged: list[str]) -> list[str]:
         """The files that have other contents, beside those that are damaged or missing."""
-        different = self.checkout.differences(self.undisturbed)
+        different = self.differences()
         new = [path for path in different if path not in damaged]
         return [f"{path} differs" for path in new if (self.checkout.folder / path).exists()]
 
@@ -175,7 +184,7 @@ class Caching:
         if status:
             return [output]
         with contextlib.chdir(self.checkout.folder):
-            different = self.checkout.differences(self.undisturbed)
+            different = self.differences()
             return [f"{path} differs in the end" for path in different if not is_asked_for_later(Path(path))]
 
 

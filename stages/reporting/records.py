@@ -123,7 +123,7 @@ def _line(made: Made) -> str:
     changed = "" if made.is_clean or not made.code else ", changed"
     cells = [
         made.begun[:16].replace("T", " "),
-        f"{made.seconds:,.0f} s",
+        f"{made.seconds:,.1f} s" if made.seconds < 10 else f"{made.seconds:,.0f} s",
         f"{made.peak_mib:,.0f} MiB",
         made.machine,
         (made.code[:10] + changed) or "no commit",
