@@ -126,6 +126,27 @@ def test_stacked_class_gradients_equal_those_one_by_one(device):
     assert torch.allclose(stacked, one_by_one, rtol=1e-8, atol=1e-12)
 
 
+def test_stacked_class_gradients_are_compiled_where_that_pays(monkeypatch):
+    compiled = []
+
+    def compile_and_note(function, **_):
+        def noted(*arguments):
+            compiled.append(function)
+            return function(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(torch, "compile", compile_and_note)
+    problem = five_classes(torch.device("cpu"))
+    theta = problem.network.initial(generator(0)).double()
+    images = list(problem.real.images.split(8))
+    labels = list(problem.real.labels.split(8))
+    class_gradients(InnerLoss(problem.network, compiled=False), theta, images, labels, stacked=True)
+    assert not compiled
+    class_gradients(InnerLoss(problem.network, compiled=True), theta, images, labels, stacked=True)
+    assert len(compiled) == 1
+
+
 def test_class_gradients_take_batches_of_different_sizes(device):
     problem = five_classes(device)
     loss = InnerLoss(problem.network)

@@ -3,12 +3,14 @@
 import platform
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT
 
+from stages.machine import engine
 from stages.machine.engine import run_units
 
 COUNT_PAGE_FAULTS = """
@@ -41,38 +43,107 @@ def test_memory_that_a_layer_frees_is_there_for_the_next():
 class Counting:
     """Work that has no results: it calls a function with lists of units."""
 
-    folder = Path("scratch")
-
-    def __init__(self, run):
+    def __init__(self, run, folder: Path = Path("scratch")):
         self.run = run
+        self.folder = folder
 
     def on(self, device):
         return self
 
 
-def test_a_full_gpu_is_given_half_as_many_networks(capsys):
-    """No GPU is needed: the work is given a list of numbers, and itself says that memory has run out."""
+def run_on_gpu(run, folder: Path, units: int = 10, operations: float = 1.0) -> None:
+    """No GPU is needed: the work is given lists of numbers, and itself says that memory has run out."""
+    run_units(Counting(run, folder), range(units), operations, torch.device("cuda"), "test")
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        torch.OutOfMemoryError(),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_a_full_gpu_is_given_half_as_many_networks(problem, capsys, tmp_path):
     tried = []
     finished = []
 
     def run(units):
         tried.append(len(units))
         if len(units) > 3:
-            raise torch.OutOfMemoryError
+            raise problem
         finished.extend(units)
 
-    run_units(Counting(run), range(10), 0, torch.device("cuda"), "test")
+    run_on_gpu(run, tmp_path)
     assert finished == list(range(10))
     assert tried == [10, 5, 3, 3, 3, 1]
     assert "out of GPU memory: going on with 3 networks at once" in capsys.readouterr().err
+    tried.clear()
+    run_on_gpu(run, tmp_path)  # resumed
+    assert tried == [3, 3, 3, 1]
 
 
-def test_a_network_that_does_not_fit_alone_is_an_error():
+def test_a_gpu_begins_with_as_many_networks_as_fill_it(tmp_path):
+    tried = []
+    run_on_gpu(lambda units: tried.append(len(units)), tmp_path, operations=engine.FULL_GPU / 4)
+    assert tried == [4, 4, 2]
+
+
+def test_the_memory_of_what_did_not_fit_is_free_before_the_next_try(tmp_path, monkeypatch):
+    """The traceback of an error holds the tensors of the functions that it went through."""
+    held = []
+    gone = []
+
     def run(units):
-        raise torch.OutOfMemoryError
+        if len(units) > 5:
+            tensor = torch.zeros(1)
+            held.append(weakref.ref(tensor))
+            raise torch.OutOfMemoryError
 
-    with pytest.raises(torch.OutOfMemoryError):
-        run_units(Counting(run), range(2), 0, torch.device("cuda"), "test")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: gone.append(held[0]() is None))
+    run_on_gpu(run, tmp_path)
+    assert gone == [True]
+
+
+@pytest.mark.parametrize("problem", [torch.OutOfMemoryError(), RuntimeError("a mistake")])
+def test_a_network_that_does_not_fit_alone_is_an_error(problem, tmp_path):
+    def run(units):
+        raise problem
+
+    with pytest.raises(type(problem)):
+        run_on_gpu(run, tmp_path, units=2)
+
+
+def test_a_mistake_is_no_lack_of_memory(tmp_path):
+    tried = []
+
+    def run(units):
+        tried.append(len(units))
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        run_on_gpu(run, tmp_path)
+    assert tried == [10]
+
+
+@pytest.mark.parametrize("lacking", ["triton", "Python.h", "compiler", None])
+def test_nothing_is_compiled_for_cuda_without_what_triton_needs(lacking, monkeypatch, tmp_path, capsys):
+    (tmp_path / "Python.h").touch()
+    headers = tmp_path / "nothing" if lacking == "Python.h" else tmp_path
+    compiler = None if lacking == "compiler" else "/usr/bin/gcc"
+    package = None if lacking == "triton" else object()
+    monkeypatch.setattr(engine.sysconfig, "get_path", lambda name: str(headers))
+    monkeypatch.setattr(engine.shutil, "which", lambda name: compiler)
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: package)
+    monkeypatch.delenv("CC", raising=False)
+    engine.can_compile.cache_clear()
+    try:
+        assert engine.can_compile("cuda") is (lacking is None)
+    finally:
+        engine.can_compile.cache_clear()
+    notice = capsys.readouterr().err
+    assert (lacking in notice and notice.count("\n") == 1) if lacking else not notice
 
 
 @pytest.mark.parametrize("operations", [0, 1e12])

@@ -1,5 +1,7 @@
 """Training: the losses, networks that do not depend on those beside them, and resumption after a kill."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -199,6 +201,38 @@ def test_a_killed_training_resumes_to_the_same_end(network, data, tmp_path, monk
     assert len(calls) == 10 + 3 * 3, "three epochs were left"
     for ours, theirs in zip(resumed, whole):
         assert torch.equal(ours, theirs)
+
+
+def test_networks_that_go_on_in_halves_keep_what_they_have_learned(network, data, tmp_path, monkeypatch):
+    """A GPU may have too little memory for as many networks as it had before."""
+    keys = [(0, repeat) for repeat in range(4)]
+    whole = train(network, MIXUP, data, WITH_SNAPSHOTS, keys)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
+    batches = loop.batches
+    begun = []
+
+    def killed_in_the_fourth_epoch(*arguments):
+        begun.append(arguments)
+        if len(begun) == 4:
+            raise KeyboardInterrupt
+        return batches(*arguments)
+
+    monkeypatch.setattr(loop, "batches", killed_in_the_fourth_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        train(network, MIXUP, data, WITH_SNAPSHOTS, keys, tmp_path / "part-mixup-0-4.safetensors")
+    shutil.copy(tmp_path / "part-mixup-0-4.safetensors", tmp_path / "part-mixup-b-0-4.safetensors")
+    for first in (0, 2):
+        begun.clear()
+        begun.extend([None] * 4)
+        half = keys[first : first + 2]
+        checkpoint = tmp_path / f"part-mixup-{first}-2.safetensors"
+        resumed = train(network, MIXUP, data, WITH_SNAPSHOTS, half, checkpoint)
+        assert len(begun) == 4 + 3, "three epochs were left"
+        assert torch.allclose(resumed.theta, whole.theta[first : first + 2], atol=1e-6)
+        assert resumed.snapshots.shape == whole.snapshots[first : first + 2].shape
+        assert torch.allclose(resumed.snapshots, whole.snapshots[first : first + 2], atol=1e-6)
+    other = loop.saved_state(tmp_path / "part-focal-0-2.safetensors", keys[:2], torch.device("cpu"))
+    assert other is None, "networks with another loss have the same keys"
 
 
 # Losses

@@ -151,8 +151,8 @@ def leave_checkpoints(module, stage: str, name: str) -> None:
     save = module.State.save
     saved = []
 
-    def save_and_be_killed(state, file: Path) -> None:
-        save(state, file)
+    def save_and_be_killed(state, file: Path, *others) -> None:
+        save(state, file, *others)
         saved.append(file)
         if len(saved) == LAST_SAVE[stage]:
             raise KeyboardInterrupt

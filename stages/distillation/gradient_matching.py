@@ -199,7 +199,7 @@ def class_gradients(
     """
     sizes = {len(batch) for batch in images}
     if stacked and len(sizes) == 1:
-        return stacked_gradients(loss, theta, torch.stack(images), torch.stack(labels))
+        return loss.stacked_gradients(theta, torch.stack(images), torch.stack(labels))
     gradients = [loss.gradient(theta, x, y) for x, y in zip(images, labels)]
     return torch.stack(gradients)
 

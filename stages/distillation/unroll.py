@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import grad, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
 from stages.machine.engine import part_size, worth_compiling
@@ -57,7 +58,9 @@ class InnerLoss:
         self.image_bytes = 0  # of the largest layer's output for an image; measured on the first batch
         self.part_gradient: Callable[..., Tensor] = self._eager_gradient
         self.part_products: Callable[..., Products] = self._backward_over_reverse
+        self.stacked_gradients = vmap(grad(self.loss), (None, 0, 0))  # (S, P) of (S, N, C, H, W) and (S, N)
         if compiled:
+            self.stacked_gradients = torch.compile(self.stacked_gradients, dynamic=False)
             self.compiled_loss = torch.compile(self.loss, dynamic=False)
             self.part_gradient = self._compiled_gradient
             self.part_products = torch.compile(self._forward_over_reverse, dynamic=False)
@@ -129,12 +132,12 @@ class InnerLoss:
             return torch.autograd.grad(gradient, (theta, images), v)
 
     def _forward_over_reverse(self, theta, images, labels, v):
-        gradients = torch.func.grad(self.loss, argnums=(0, 1))
+        gradients = grad(self.loss, argnums=(0, 1))
 
         def gradients_at(theta):
             return gradients(theta, images, labels)
 
-        _, products = torch.func.jvp(gradients_at, (theta,), (v,))
+        _, products = jvp(gradients_at, (theta,), (v,))
         return products
 
 

@@ -161,7 +161,7 @@ def run_task(work: Work, units: list[int], share: float, place: Path) -> Files |
         work.folder.mkdir(parents=True, exist_ok=True)
         try:
             if device.type == "cuda":
-                run_stacked(work.on(device), units, tqdm(disable=True))
+                run_stacked(work.on(device), units, len(units), tqdm(disable=True))
             else:
                 torch.set_num_threads(1)
                 run_one_by_one(work, units, tqdm(disable=True))

@@ -1,8 +1,10 @@
 """How a computation runs: eager or compiled, in one process or in several. Only the speed depends on it."""
 
+import importlib.util
 import os
 import shutil
 import sys
+import sysconfig
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -13,6 +15,9 @@ from tqdm import tqdm
 
 from stages.machine.cores import core_count, in_processes
 from stages.machine.device import cluster_name
+from stages.runtime.errors import is_about_memory
+from stages.runtime.files import write_result
+from stages.runtime.reuse import former_result
 
 __all__ = [
     "Work",
@@ -25,7 +30,9 @@ __all__ = [
     "worth_compiling",
 ]
 
-COMPILE_PAYS = 2e13  # floating-point operations; two minutes of eager CPU work, where compiling takes 20-60 s
+# Floating-point operations: two minutes of eager CPU work, where compiling takes 20 to 60 s, and about as
+# long on a fast GPU. The latter is an estimate: no GPU was at hand.
+COMPILE_PAYS = {"cpu": 2e13, "cuda": 3e15}
 SMALL_STEP = 2e9  # operations of a step; below it two processes of one thread beat two threads
 CACHED = 9 * 2**20  # bytes of a layer's output that a CPU's cache holds: 16 CIFAR images with 128 channels
 FULL_GPU = 2e12  # operations that fill a GPU: about 6,500 CIFAR images forward and backward
@@ -33,21 +40,40 @@ FULL_GPU = 2e12  # operations that fill a GPU: about 6,500 CIFAR images forward 
 
 @cache
 def can_compile(device_type: str) -> bool:
-    """Whether torch.compile has what it needs; one line of notice where a compiler is missing."""
-    if device_type == "cuda":
-        return True
-    if device_type != "cpu":
+    """Whether torch.compile has what it needs; one line of notice where something is missing.
+
+    For a CPU it writes C++. For CUDA it writes Triton, which builds launchers from C with Python's headers.
+    """
+    if device_type not in COMPILE_PAYS:
         return False
-    compilers = ("g++", "c++", "clang++")
-    if os.environ.get("CXX") or any(shutil.which(compiler) for compiler in compilers):
-        return True
-    print("no C++ compiler found: running eager, about two to four times slower", file=sys.stderr)
-    return False
+    missing = (
+        _missing_for_cuda() if device_type == "cuda" else _missing_compiler("CXX", "g++", "c++", "clang++")
+    )
+    if missing:
+        print(f"{missing} not found: running eager, which is slower", file=sys.stderr)
+    return not missing
+
+
+def _missing_for_cuda() -> str:
+    """What Triton lacks here; "" if nothing."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton"
+    headers = Path(sysconfig.get_path("include"))
+    if not (headers / "Python.h").exists():
+        return f"{headers / 'Python.h'}"
+    return _missing_compiler("CC", "gcc", "cc", "clang")
+
+
+def _missing_compiler(variable: str, *names: str) -> str:
+    """A word for the compiler that is missing; "" if the variable names one or one of the names is there."""
+    has_one = os.environ.get(variable) or any(shutil.which(name) for name in names)
+    return "" if has_one else f"a compiler ({', '.join(names)}, or {variable} in the environment)"
 
 
 def worth_compiling(operations: float, device: torch.device) -> bool:
     """Whether compiling saves more time than it takes, for this many floating-point operations."""
-    return operations > COMPILE_PAYS and can_compile(device.type)
+    enough = operations > COMPILE_PAYS.get(device.type, float("inf"))
+    return enough and can_compile(device.type)
 
 
 def how_many_together(operations: float, device: torch.device) -> int:
@@ -115,28 +141,47 @@ def run_units(work: Work, units: Iterable[int], operations: float, device: torch
 
             run_on_cluster(work, units, operations, cluster, bar)
         elif device.type != "cpu":
-            run_stacked(work, units, bar)
+            run_stacked(work, units, how_many_together(operations, device), bar)
         elif operations > SMALL_STEP or min(core_count(), len(units)) < 2 or sys.platform != "linux":
             run_one_by_one(work, units, bar)
         else:
             _run_in_processes(work, units, bar)
 
 
-def run_stacked(work: Work, units: list[int], bar: tqdm) -> None:
-    """All units in one call; where memory runs out, half as many."""
-    size = len(units)
+def run_stacked(work: Work, units: list[int], together: int, bar: tqdm) -> None:
+    """As many units in a call as fill the GPU; where memory runs out, half as many.
+
+    A run that is resumed begins with the number that has fitted before.
+
+    Args:
+        together: how many units fill the GPU.
+    """
+    file = work.folder / "together.json"
+    size = former_result(file).get("units", together)
     while units:
-        try:
-            work.run(units[:size])
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-            size = (size + 1) // 2
+        part = units[:size]
+        if _has_room(work, part):
+            bar.update(len(part))
+            units = units[size:]
+        else:
+            size = (len(part) + 1) // 2
             torch.cuda.empty_cache()
+            write_result(file, {"units": size})
             print(f"out of GPU memory: going on with {size} networks at once", file=sys.stderr)
-            continue
-        bar.update(len(units[:size]))
-        units = units[size:]
+
+
+def _has_room(work: Work, units: list[int]) -> bool:
+    """Run units; whether the memory was enough for them.
+
+    When this has returned, nothing holds the tensors of a run that has failed.
+    """
+    try:
+        work.run(units)
+    except (MemoryError, RuntimeError) as problem:  # CUDA and its libraries have several kinds
+        if len(units) == 1 or not is_about_memory(problem):
+            raise
+        return False
+    return True
 
 
 def run_one_by_one(work: Work, units: list[int], bar: tqdm) -> None:

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from stages.runtime.orphans import end_with_dvc
 
-__all__ = ["UserError", "run_stage"]
+__all__ = ["UserError", "is_about_memory", "run_stage"]
 
 STOPS = (signal.SIGINT, signal.SIGTERM)  # ctrl-C, and what a machine sends before it is taken away
 PATIENCE = 10  # seconds after a first ctrl-C in which others are ignored, because the stage is cleaning up
-NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "bad_alloc")  # in PyTorch's words
+# In the words of PyTorch and of CUDA's libraries.
+NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "bad_alloc", "ALLOC_FAILED")
 
 
 class UserError(Exception):
@@ -57,7 +58,7 @@ def _end_of(main: Callable[..., None]) -> End | None:
     except OSError as problem:  # e.g. a full disk, or a file that may not be read
         return End(_with_notes(f"error: {problem}", problem))
     except (MemoryError, RuntimeError) as problem:
-        if not _is_about_memory(problem):
+        if not is_about_memory(problem):
             raise
         return End(_with_notes(f"error: not enough memory. {_first_line(problem)}", problem))
     except KeyboardInterrupt as stop:
@@ -71,8 +72,10 @@ def _with_notes(message: str, problem: BaseException) -> str:
     return "; ".join([message, *getattr(problem, "__notes__", [])])
 
 
-def _is_about_memory(problem: BaseException) -> bool:
-    return isinstance(problem, MemoryError) or any(words in str(problem) for words in NO_MEMORY)
+def is_about_memory(problem: BaseException) -> bool:
+    """Whether memory has run out: Python's, PyTorch's, that of a GPU, or that of CUDA's libraries."""
+    is_named_so = isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError"
+    return is_named_so or any(words in str(problem) for words in NO_MEMORY)
 
 
 def _first_line(problem: BaseException) -> str:

@@ -3,6 +3,7 @@
 It is SGD on batches that may be augmented, for many networks at once.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -112,11 +113,18 @@ class State:
         snapshots = list(tensors.pop("snapshots", []))
         return cls(epoch=read_about(file)["epoch"], snapshots=snapshots, **tensors)
 
-    def save(self, file: Path) -> None:
+    def save(self, file: Path, keys: list[tuple]) -> None:
+        """Write the state of the networks with these keys."""
         tensors = {"theta": self.theta, "velocity": self.velocity, "curves": self.curves}
         if self.snapshots:
             tensors["snapshots"] = torch.stack(self.snapshots)
-        write_tensors(file, tensors, {"epoch": self.epoch})
+        write_tensors(file, tensors, {"epoch": self.epoch, "keys": keys})
+
+    def of(self, networks: list[int]) -> "State":
+        """The state of some of the networks, by their places."""
+        snapshots = [snapshot[networks] for snapshot in self.snapshots]
+        curves = self.curves[:, networks]
+        return State(self.epoch, self.theta[networks], self.velocity[networks], curves, snapshots)
 
     def step(self, gradient: torch.Tensor, lr: float, schedule: Schedule) -> None:
         """A step of SGD with momentum and weight decay."""
@@ -144,12 +152,12 @@ def train(
 
     Args:
         keys: of the networks' random draws, e.g. `(seed, "train", repeat)`.
-        checkpoint: a file to resume from, unless it is damaged, and to save to every half minute.
+        checkpoint: a file to save to every half minute, `<what>-<first>-<number>.safetensors`, and to resume
+            from unless it is damaged.
     """
     device = data.images.device
-    if checkpoint and is_whole(checkpoint):
-        state = State.load(checkpoint, device)
-    else:
+    state = saved_state(checkpoint, keys, device) if checkpoint else None
+    if state is None:
         state = State.first(network, schedule, keys, device)
     saved = time.monotonic()
     objective = Objective(network, loss, schedule.precision)
@@ -172,9 +180,25 @@ def train(
         if schedule.keep_snapshots:
             state.snapshots.append(state.theta)
         if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
-            state.save(checkpoint)
+            state.save(checkpoint, keys)
             saved = time.monotonic()
     return state.trained()
+
+
+def saved_state(checkpoint: Path, keys: list[tuple], device: torch.device) -> State | None:
+    """The state that is saved in a file, or beside it in one for more networks; None without one.
+
+    Networks that were trained together are trained in halves where the memory of a GPU was too small.
+    """
+    what = checkpoint.stem.rsplit("-", 2)[0]
+    name = re.compile(rf"{re.escape(what)}-\d+-\d+\.safetensors")
+    others = sorted(file for file in checkpoint.parent.glob("*.safetensors") if name.fullmatch(file.name))
+    for file in [checkpoint, *others]:
+        if is_whole(file):
+            saved = [tuple(key) for key in read_about(file)["keys"]]
+            if set(keys) <= set(saved):
+                return State.load(file, device).of([saved.index(key) for key in keys])
+    return None
 
 
 def batches(
