@@ -88,7 +88,7 @@ def train_epoch(
         targets = targets.to(device)
         if schedule.augment:
             images = augment(images, draw(draws, len(images)))
-        images, targets = loss.mix(images, targets, draws)
+        images, targets = loss.mix(images, targets, loss.draw(len(images), draws))
         logits = module(images)
         value = loss(logits, targets)
         labels = targets.argmax(1) if targets.dim() == 2 else targets

@@ -15,6 +15,7 @@ import torch
 from stages.images.prepared import LabelledImages, load_split
 from stages.losses import cross_entropy
 from stages.machine.engine import run_units
+from stages.machine.precision import say_what_is_used
 from stages.runtime.checkpoint import scratch
 from stages.runtime.checksums import is_whole
 from stages.runtime.errors import UserError, run_stage
@@ -91,6 +92,7 @@ class Experts:
         missing = [expert for expert in range(count) if not is_whole(self.file(expert))]
         forward = self.network.operations(self.data.images[:1])
         step = 3 * forward * self.schedule.batch
+        say_what_is_used(self.schedule.precision, self.data.images.device)
         run_units(self, missing, step, self.data.images.device, title)
 
     def on(self, device: torch.device) -> "Experts":

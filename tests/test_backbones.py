@@ -484,7 +484,7 @@ def dsa_batches(problem: Problem, mask_after: bool) -> list[tuple[Tensor, Tensor
     batches = []
     for outer_loop in range(3):
         stacked = images[matching.synthetic_rows]
-        synthetic = matching._batches(stacked, torch.arange(CLASSES), 0, outer_loop).synthetic
+        synthetic = matching._batches(stacked, 0, matching._draws(0, outer_loop)).synthetic
         for k, own in enumerate(synthetic):
             batches.append((own, mask(torch.ones_like(own), outer_loop * CLASSES + k)))
     return batches

@@ -19,7 +19,7 @@ from stages.runtime.randomness import generator
 from stages.settings.rows import Row
 from stages.settings.tables import TableKeys
 from stages.settings.train import TrainSettings
-from stages.training.loop import Examples, Schedule, batch
+from stages.training.loop import Examples, Schedule, batches
 from stages.training.objective import Loss
 
 NAME = "shapes-mtt-ipc2"
@@ -81,7 +81,7 @@ class Recording:
     def __init__(self):
         self.given = torch.empty(0)
 
-    def mix(self, images, targets, draws, settings):
+    def mix(self, images, targets, drawn, settings):
         self.given = images
         return torch.zeros_like(images), targets
 
@@ -91,15 +91,15 @@ def test_images_are_mixed_before_or_after_they_are_augmented(first, monkeypatch)
     recording = Recording()
     augmented = []
 
-    def note(images, drawn):
+    def note(images, draws):
         augmented.append(images)
         return images + 1
 
-    monkeypatch.setattr("stages.training.loop.augment", note)
+    monkeypatch.setattr("stages.training.loop.augment_each", note)
     images = torch.full((4, 1, 2, 2), 5.0)
     data = Examples(images, torch.eye(4))
     schedule = Schedule(epochs=1, lr=0.1, batch=4, mix_first=first)
-    result, _ = batch(data, Loss(recording), schedule, torch.arange(4), generator(0))
+    ((result, _),) = batches(data, Loss(recording), schedule, [generator(0)])
     given, shown = (5, 0) if first else (6, 5)
     assert bool((recording.given == given).all()) and bool((augmented[0] == shown).all())
     assert bool((result == (1 if first else 0)).all())

@@ -22,11 +22,11 @@ from PIL import Image
 from project import make_project, row, run, suite
 from torchvision.datasets import CIFAR10
 
-from stages.images import decoded
+from stages.images import decoded, masking
 from stages.images.archives import ARCHIVES, Archive, data_root, download, locate
-from stages.images.augment import OPERATIONS, Draw, augment, draw
+from stages.images.augment import OPERATIONS, Draw, augment, augment_each, draw, draws_of
 from stages.images.digits import COUNTS, Digits
-from stages.images.masking import mask_images
+from stages.images.masking import Masks, mask_images
 from stages.images.pixels import to_pixels
 from stages.images.prepared import Transform, load_split
 from stages.images.sampling import chunks_of, held_out, kept, per_class, share_of
@@ -686,3 +686,29 @@ def test_a_siamese_draw_treats_all_images_alike(operation, device):
 def test_draws_use_all_operations():
     operations = {draw(generator(i), 1).operation for i in range(200)}
     assert operations == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_batches_are_augmented_together_as_one_by_one(count):
+    """`count` is 1 where all images of a batch share a draw."""
+    images = torch.randn(30, 4, 3, 8, 8, generator=generator("images"))
+    drawn = [draw(generator("draw", batch), count) for batch in range(30)]
+    assert {own.operation for own in drawn} == set(OPERATIONS)
+    for first, last in ((0, 30), (0, 1), (3, 5)):
+        together = augment_each(images[first:last], draws_of(drawn[first:last]))
+        for batch in range(first, last):
+            assert torch.equal(together[batch - first], augment(images[batch], drawn[batch])), batch
+
+
+@pytest.mark.parametrize("most", [0, 10**9])
+def test_masks_are_the_same_whether_they_are_drawn_ahead(most, monkeypatch):
+    monkeypatch.setattr(masking, "MOST_AHEAD", most)
+    shapes = [(4, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8)]
+    ahead = Masks(0.3, ("mask",))
+    ahead.draw_ahead(shapes, torch.device("cpu"), first=5)
+    assert len(ahead.ahead) == (3 if most else 0)
+    for step, shape in enumerate(shapes, 5):
+        images = torch.randn(shape, generator=generator("images"))
+        masked = ahead(images, step)
+        assert torch.equal(masked, Masks(0.3, ("mask",))(images, step))
+        assert torch.equal(masked, mask_images(images, 0.3, generator("mask", step)))

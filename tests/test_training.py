@@ -155,7 +155,7 @@ def test_a_batch_in_parts_trains_the_same_network(network, data, part, monkeypat
 
 def test_the_loop_is_sgd_as_pytorch_has_it(network, data, monkeypatch):
     """As torch.optim.SGD, and as a new one with a tenth of the step size in the last epochs."""
-    monkeypatch.setattr(loop, "augment", lambda images, drawn: images)
+    monkeypatch.setattr(loop, "augment_each", lambda images, draws: images)
     key = (3, "sgd")
     theta = network.initial(generator(*key, "initial")).to(data.images.device).requires_grad_()
     for epoch in range(SCHEDULE.epochs):
@@ -235,6 +235,20 @@ def test_networks_that_go_on_in_halves_keep_what_they_have_learned(network, data
     assert other is None, "networks with another loss have the same keys"
 
 
+@pytest.mark.parametrize("mix_first", [False, True])
+@pytest.mark.parametrize("loss", [CROSS_ENTROPY, MIXUP])
+def test_networks_see_the_same_batches_beside_others_as_alone(loss, mix_first, data):
+    schedule = SCHEDULE._replace(mix_first=mix_first)
+    keys = [("batches", network) for network in range(7)]
+    together = list(loop.batches(data, loss, schedule, [generator(*key) for key in keys]))
+    assert [images.shape[1] for images, _ in together] == [8, 8, 4]
+    for network, key in enumerate(keys):
+        alone = loop.batches(data, loss, schedule, [generator(*key)])
+        for (images, targets), (own_images, own_targets) in zip(together, alone, strict=True):
+            assert torch.equal(images[network], own_images[0])
+            assert torch.equal(targets[network], own_targets[0])
+
+
 # Losses
 
 
@@ -243,7 +257,7 @@ def test_cross_entropy_and_label_smoothing_are_pytorchs():
     labels = torch.arange(7) % 5
     targets = F.one_hot(labels, 5).float()
     assert torch.allclose(cross_entropy.loss(logits, targets, SETTINGS), F.cross_entropy(logits, labels))
-    _, smooth = label_smoothing.mix(logits, targets, generator(0), SETTINGS)
+    _, smooth = label_smoothing.mix(logits, targets, {}, SETTINGS)
     expected = F.cross_entropy(logits, labels, label_smoothing=0.1)
     assert torch.allclose(label_smoothing.loss(logits, smooth, SETTINGS), expected)
 
@@ -268,7 +282,8 @@ def test_mixup_is_the_two_label_loss():
     labels = torch.arange(50)
     shares = []
     for i in range(400):
-        mixed, soft = mixup.mix(images, targets, generator("lambda", i), SETTINGS)
+        drawn = mixup.draw(len(images), generator("lambda", i), SETTINGS)
+        mixed, soft = mixup.mix(images, targets, drawn, SETTINGS)
         expected = (soft @ images.flatten(1)).view(mixed.shape)
         assert torch.allclose(mixed, expected, atol=1e-5), "images mix as their labels do"
         if soft.diagonal().max() == 1:  # an image was mixed with itself

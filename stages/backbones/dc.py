@@ -6,11 +6,11 @@ https://arxiv.org/abs/2006.05929; https://github.com/VICO-UoE/DatasetCondensatio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from stages.settings.section import Count, Positive, Section
+from stages.settings.section import Count, Positive, Precision, Section
 
 if TYPE_CHECKING:
     from stages.distillation.backbone import Backbone, Problem
@@ -32,7 +32,8 @@ class Settings(Section):
     lr_net: Positive = 0.01  # step size of the inner loops
     batch_real: Count = 256  # real images of each class in an update
     batch_train: Count = 256  # synthetic images in a step of the inner loops
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the products in the real images' gradients
+    # tf32: of all products; bfloat16: of those in the real images' gradients
+    precision: Precision = "float32"
 
 
 def start(problem: Problem, settings: Settings) -> Backbone:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from stages.settings.section import Count, Positive, Section
+from stages.settings.section import Count, Positive, Precision, Section
 
 if TYPE_CHECKING:
     from stages.distillation.backbone import Backbone, Problem
@@ -33,6 +33,7 @@ class Settings(Section):
     batch_syn: Count | None  # synthetic images in a step; null: all
     momentum: float = Field(0.5, ge=0, lt=1)  # of the SGD on both
     mask_after_augmentation: bool = False  # whether MDT masks images after they are augmented, or before
+    precision: Precision = "float32"  # of the products
 
     @property
     def expert_epochs_read(self) -> int:

@@ -14,7 +14,8 @@ plain images, none for memory addressing) and the training of networks on the se
   100,000 that it takes from the clock. Here all draws depend on the row's seed and the iteration.
 - It can augment both sides (`flip_rotate` in place of `none`), which neither of its commands does. Here
   nothing is augmented during the distillation.
-- Its convolutions may round to TF32, which is PyTorch's default. Here float32 is float32.
+- Its convolutions may round to TF32, which is PyTorch's default. Here they do
+  with `precision: tf32`.
 - It has an L2 norm of the coefficients in the loss of each inner step, times 0.0001. The term does not depend
   on the network's weights, and only the loss's gradient for the weights is used further on, so it has no
   effect. `l2` is 0 for that reason; a row that sets it gets weight decay of the coefficients.
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from stages.settings.section import Count, Positive, Section
+from stages.settings.section import Count, Positive, Precision, Section
 
 if TYPE_CHECKING:
     from stages.distillation.backbone import Backbone, Problem
@@ -59,6 +60,7 @@ class Settings(Section):
     clip: Positive = 2.0  # largest norm of the images' gradient; a larger one is shrunk to it
     n_basis: Count | None = None  # basis images of half the side, for memory addressing; null: plain images
     l2: float = Field(0.0, ge=0)  # weight decay of the coefficients; that of the public code has no effect
+    precision: Precision = "float32"  # of the products
 
 
 def start(problem: Problem, settings: Settings) -> Backbone:

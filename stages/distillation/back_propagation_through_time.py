@@ -15,9 +15,11 @@ from torch import Tensor
 
 from stages.distillation.backbone import Backbone, Gradients, Problem, Update, Variable
 from stages.distillation.unroll import Batch, InnerTraining, inner_loss_for, unrolled_gradient
-from stages.images.sampling import per_class
+from stages.images.sampling import class_rows, drawn_rows
+from stages.machine.transfer import send
 from stages.runtime.errors import UserError
 from stages.runtime.randomness import generator
+from stages.settings.section import Precision
 
 __all__ = ["AddressableMemory", "BackPropagationThroughTime", "PlainImages", "clipped"]
 
@@ -40,6 +42,7 @@ class Settings(Protocol):
     clip: float
     n_basis: int | None
     l2: float
+    precision: Precision
 
 
 class PlainImages:
@@ -116,12 +119,14 @@ class BackPropagationThroughTime:
             self.memory = AddressableMemory(problem, settings, settings.n_basis, draws)
         classes = torch.arange(real.classes, device=real.labels.device)
         self.labels = classes.repeat_interleave(self.memory.images_per_class)
+        self.rows = class_rows(self.labels.cpu(), real.classes)  # of the synthetic images of each class
+        self.real_rows = class_rows(real.labels.cpu(), real.classes)
         self.inner_lr = torch.tensor(settings.lr_net).to(real.images[:1])
         classes_in_a_step = at_most(settings.classes)(real.classes)
         images_of_a_class = at_most(settings.batch_syn)(self.memory.images_per_class)
         batch_size = classes_in_a_step * images_of_a_class
         inner_images = batch_size * settings.syn_steps * settings.iterations
-        self.inner = inner_loss_for(problem.network, real.images[:1], inner_images)
+        self.inner = inner_loss_for(problem.network, real.images[:1], inner_images, settings.precision)
 
     def backbone(self) -> Backbone:
         return Backbone(
@@ -130,6 +135,7 @@ class BackPropagationThroughTime:
             iterations=self.settings.iterations,
             variables=self.memory.variables,
             updates=self.updates,
+            precision=self.settings.precision,
         )
 
     def images(self) -> Tensor:
@@ -147,8 +153,12 @@ class BackPropagationThroughTime:
         for key, variable in self.memory.variables.items():
             values[key] = variable.value.detach().requires_grad_()
         taking_part = self._drawn_classes(iteration)
-        batch = self._batches(values, iteration, taking_part, draws)
-        real_rows = self._drawn_rows(real.labels, settings.batch_real, taking_part, draws)
+        chunks = []
+        for _ in range(settings.syn_steps):
+            chunks.append(self._drawn_rows(self.rows, settings.batch_syn, taking_part, draws))
+        real_rows = self._drawn_rows(self.real_rows, settings.batch_real, taking_part, draws)
+        chunks, real_rows = send((chunks, real_rows), real.labels.device)
+        batch = self._batches(values, iteration, chunks)
 
         def outer(theta: Tensor) -> Tensor:
             return self.inner.whole_loss(theta, real.images[real_rows], real.labels[real_rows])
@@ -161,48 +171,36 @@ class BackPropagationThroughTime:
             gradients["coefficients"] = gradients["coefficients"] + decay
         yield result.loss, clipped(gradients, settings.clip)
 
-    def _drawn_classes(self, iteration: int) -> Tensor | None:
-        """Whether each class takes part in an iteration, `(classes,)` boolean; None: all of them do."""
-        if self.settings.classes is None:
-            return None
-        labels = self.problem.real.labels
+    def _drawn_classes(self, iteration: int) -> list[int]:
+        """The classes that take part in an iteration, in ascending order."""
         classes = self.problem.real.classes
+        if self.settings.classes is None:
+            return list(range(classes))
         order = torch.randperm(classes, generator=generator(self.problem.seed, "rtp classes", iteration))
-        taking_part = torch.zeros(classes, dtype=torch.bool)
-        taking_part[order[: self.settings.classes]] = True
-        return taking_part.to(labels.device)
+        return sorted(order[: self.settings.classes].tolist())
 
     def _drawn_rows(
-        self, labels: Tensor, limit: int | None, taking_part: Tensor | None, draws: torch.Generator
+        self, by_class: list[Tensor], limit: int | None, taking_part: list[int], draws: torch.Generator
     ) -> Tensor:
-        """The positions of at most `limit` random images of each class that takes part.
+        """The positions of at most `limit` random images of each class that takes part, on the CPU.
 
         Args:
-            labels: `(N,)`, of the images to draw from.
+            by_class: the positions of all images of each class.
             limit: None: all images of these classes.
             taking_part: as from `_drawn_classes`.
         """
-        rows = per_class(labels, self.problem.real.classes, at_most(limit), draws)
-        if taking_part is None:
-            return rows
-        return rows[taking_part[labels[rows]]]
+        drawn = drawn_rows(by_class, at_most(limit), draws)  # all classes, so that draws do not depend on it
+        return torch.cat([drawn[k] for k in taking_part])
 
-    def _batches(
-        self,
-        values: dict[str, Tensor],
-        iteration: int,
-        taking_part: Tensor | None,
-        draws: torch.Generator,
-    ) -> Batch:
+    def _batches(self, values: dict[str, Tensor], iteration: int, chunks: list[Tensor]) -> Batch:
         """The masked batch of each inner step, differentiable in `values`.
 
         Args:
-            taking_part: as from `_drawn_classes`.
+            chunks: the positions of each step's images.
         """
-        chunks = []
-        for _ in range(self.settings.syn_steps):
-            chunks.append(self._drawn_rows(self.labels, self.settings.batch_syn, taking_part, draws))
         mask = self.problem.mask(iteration)
+        image_shape = self.problem.real.images.shape[1:]
+        mask.draw_ahead([(len(rows), *image_shape) for rows in chunks], self.labels.device)
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             rows = chunks[step]

@@ -13,17 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stages.images.masking import mask_images
+from stages.images.masking import Masks
 from stages.images.prepared import LabelledImages
 from stages.images.sampling import per_class
 from stages.runtime.randomness import generator
 from stages.training.flat import FlatNetwork
 
-__all__ = ["Backbone", "Gradients", "Mask", "Problem", "Update", "Variable"]
+__all__ = ["Backbone", "Gradients", "Problem", "Update", "Variable"]
 
 Gradients = dict[str, Tensor]  # by variable, each of its variable's shape
 Update = tuple[Tensor, Gradients]  # the loss, a scalar, and its gradients
-Mask = Callable[[Tensor, int], Tensor]  # images (N, C, H, W) and an inner step -> masked images
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,16 @@ class Problem:
         draws = generator(self.seed, "real images", *([number] if number else []))
         return per_class(self.real.labels, self.real.classes, lambda size: self.ipc, draws)
 
-    def mask(self, iteration: int) -> Mask:
-        """The masks of one iteration: `mask(images, step)` multiplies images by the binary mask of that step.
+    def mask(self, iteration: int) -> Masks:
+        """The masks of one iteration.
 
-        The same step always gets the same mask. MDT has one mask ratio for all iterations; MDT_ds draws a
-        new one from its range at each iteration (Sections 4.2 and 5.3 of the paper).
+        MDT has one mask ratio for all iterations; MDT_ds draws a new one from its range at each iteration
+        (Sections 4.2 and 5.3 of the paper).
         """
         low, high = self.mdt if isinstance(self.mdt, list) else [self.mdt, self.mdt]
         position = torch.rand((), generator=generator(self.seed, "mdt", iteration))
         ratio = low + (high - low) * float(position)
-
-        def mask(images: Tensor, step: int) -> Tensor:
-            return mask_images(images, ratio, generator(self.seed, "mdt", iteration, step))
-
-        return mask
+        return Masks(ratio, (self.seed, "mdt", iteration))
 
 
 @dataclass
@@ -94,6 +89,8 @@ class Backbone:
         positions: of the images among the real ones, `(N,)` int64, where they are real images.
         teacher_step_size: the step size that `step_size` starts from; None: there is none.
         temperature: that came with a set; None: there is none.
+        precision: of the products, a value of `Precision` in stages/settings/section.py. `learn` sees to
+            "tf32", and the backbone itself to "bfloat16".
         variables: what is learned, by name; a scalar is a column of the curve, and the value of a variable
             `step_size` is saved with the images.
     """
@@ -108,6 +105,7 @@ class Backbone:
     teacher_step_size: float | None = None
     temperature: float | None = None
     targets: Tensor | None = None
+    precision: str = "float32"
 
     @classmethod
     def of_real_images(cls, problem: Problem, sets: list[Tensor]) -> "Backbone":

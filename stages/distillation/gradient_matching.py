@@ -7,7 +7,7 @@ paper, (6) with a mask.
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,9 +16,12 @@ from torch.func import grad, vmap
 from stages.distillation.backbone import Backbone, Problem, Update, Variable
 from stages.distillation.unroll import InnerLoss
 from stages.images.augment import Draw, augment, draw
+from stages.images.masking import Masks
 from stages.images.sampling import class_rows
 from stages.machine.engine import how_many_together, worth_compiling
+from stages.machine.transfer import send
 from stages.runtime.randomness import generator
+from stages.settings.section import Precision
 from stages.training.flat import FlatNetwork
 
 __all__ = ["GradientMatching", "matching_distance"]
@@ -37,7 +40,16 @@ class Settings(Protocol):
     lr_net: float
     batch_real: int
     batch_train: int
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
+
+
+class UpdateDraws(NamedTuple):
+    """What is drawn for an update of the images, by class, on the device."""
+
+    real_rows: list[Tensor]  # (at most batch_real,): the real images to match
+    augmentations: list[Draw | None]
+    mask: Masks
+    first_step: int  # the number of the first class's mask
 
 
 class ClassBatches(NamedTuple):
@@ -76,7 +88,7 @@ class GradientMatching:
         self.mask_after = mask_after
         self.labels = labels
         self.images = Variable(initial.clone(), settings.lr_img, settings.momentum)
-        self.real_rows = class_rows(real.labels, real.classes)
+        self.real_rows = class_rows(real.labels.cpu(), real.classes)
         self.synthetic_rows = torch.stack(class_rows(labels, real.classes))  # (classes, ipc)
 
         forward = problem.network.operations(real.images[:1])
@@ -99,6 +111,7 @@ class GradientMatching:
             iterations=self.settings.iterations,
             variables={"images": self.images},
             updates=self.updates,
+            precision=self.settings.precision,
         )
 
     def updates(self, iteration: int) -> Iterator[Update]:
@@ -110,10 +123,10 @@ class GradientMatching:
                 theta = self._train(theta, draws)
             loss = theta.new_zeros(())
             gradient = torch.zeros_like(self.images.value)
-            for group in torch.arange(self.problem.real.classes).split(self.together):
-                rows = self.synthetic_rows[group]
+            drawn = self._draws(iteration, outer_loop)
+            for first, rows in self._groups():
                 images = self.images.value[rows].detach().requires_grad_()
-                batches = self._batches(images, group, iteration, outer_loop)
+                batches = self._batches(images, first, drawn)
                 distance = self._distance(theta, batches, self.labels[rows])
                 (gradient[rows],) = torch.autograd.grad(distance, images)
                 loss = loss + distance.detach()
@@ -121,34 +134,57 @@ class GradientMatching:
 
     def _train(self, theta: Tensor, draws: torch.Generator) -> Tensor:
         """The weights after `inner_loops` epochs of SGD on the synthetic images."""
+        steps = []
         for _ in range(self.settings.inner_loops):
             order = torch.randperm(len(self.labels), generator=draws)
             for rows in order.split(self.settings.batch_train):
-                drawn = draw(draws, len(rows)) if self.siamese else None
-                images = view(self.images.value[rows], drawn)
-                gradient = self.synthetic_loss.gradient(theta, images, self.labels[rows])
-                theta = theta - self.settings.lr_net * gradient
+                steps.append((rows, draw(draws, len(rows)) if self.siamese else None))
+        for rows, drawn in send(steps, theta.device):
+            images = view(self.images.value[rows], drawn)
+            gradient = self.synthetic_loss.gradient(theta, images, self.labels[rows])
+            theta = theta - self.settings.lr_net * gradient
         return theta
 
-    def _batches(self, images: Tensor, group: Tensor, iteration: int, outer_loop: int) -> ClassBatches:
+    def _draws(self, iteration: int, outer_loop: int) -> UpdateDraws:
+        """What is drawn for an update, of all classes."""
+        device = self.images.value.device
+        classes = self.problem.real.classes
+        real_rows = []
+        augmentations = []
+        for k in range(classes):
+            draws = generator(self.problem.seed, "matching", iteration, outer_loop, k)
+            order = torch.randperm(len(self.real_rows[k]), generator=draws)
+            real_rows.append(self.real_rows[k][order[: self.settings.batch_real]])
+            augmentations.append(draw(draws, 1) if self.siamese else None)
+        real_rows, augmentations = send((real_rows, augmentations), device)
+        mask = self.problem.mask(iteration)
+        class_shape = (self.synthetic_rows.shape[1], *self.images.value.shape[1:])
+        first_step = outer_loop * classes
+        mask.draw_ahead([class_shape] * classes, device, first_step)
+        return UpdateDraws(real_rows, augmentations, mask, first_step)
+
+    def _groups(self) -> Iterator[tuple[int, Tensor]]:
+        """The first class of each group of classes, and the positions of the images, `(classes, ipc)`."""
+        for number, rows in enumerate(self.synthetic_rows.split(self.together)):
+            yield number * self.together, rows
+
+    def _batches(self, images: Tensor, first: int, draws: UpdateDraws) -> ClassBatches:
         """The masked and augmented batches of a group of classes.
 
         Args:
             images: the synthetic images of the group, `(classes, ipc, C, H, W)`.
+            first: the first class of the group.
         """
         real = self.problem.real
-        mask = self.problem.mask(iteration)
         batches = ClassBatches([], [], [])
-        for k, own in zip(group.tolist(), images):
-            draws = generator(self.problem.seed, "matching", iteration, outer_loop, k)
-            order = torch.randperm(len(self.real_rows[k]), generator=draws)
-            rows = self.real_rows[k][order[: self.settings.batch_real]]
-            drawn = draw(draws, 1) if self.siamese else None
-            step = outer_loop * real.classes + k
+        for k, own in enumerate(images, first):
+            rows = draws.real_rows[k]
+            drawn = draws.augmentations[k]
+            step = draws.first_step + k
             if self.mask_after:
-                batches.synthetic.append(mask(view(own, drawn), step))
+                batches.synthetic.append(draws.mask(view(own, drawn), step))
             else:
-                batches.synthetic.append(view(mask(own, step), drawn))
+                batches.synthetic.append(view(draws.mask(own, step), drawn))
             batches.real.append(view(real.images[rows], drawn))
             batches.real_labels.append(real.labels[rows])
         return batches

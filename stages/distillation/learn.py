@@ -1,6 +1,5 @@
 """The loop of every distillation: SGD on the variables of a backbone, with checkpoints and a curve."""
 
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages.distillation.backbone import Backbone, Gradients, Variable
+from stages.machine.precision import say_what_is_used, tf32_if_asked
 from stages.runtime.checksums import is_whole
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_about, read_tensors, write_curve, write_tensors
@@ -39,6 +39,7 @@ def learn(backbone: Backbone, checkpoint: Path | None, name: str, curve: Path | 
     Raises:
         UserError: ten updates in a row were skipped.
     """
+    say_what_is_used(backbone.precision, backbone.labels.device)
     state = State.at_start(backbone.variables)
     if checkpoint and is_whole(checkpoint):
         state.load(checkpoint)
@@ -47,12 +48,13 @@ def learn(backbone: Backbone, checkpoint: Path | None, name: str, curve: Path | 
     bar = tqdm(iterations, name, initial=state.iteration, total=backbone.iterations, disable=None)
     for iteration in bar:
         losses = []
-        for loss, gradients in backbone.updates(iteration):
-            losses.append(loss)
-            reason = state.update(loss, gradients)
-            if state.skipped_in_a_row == SKIPS_IN_A_ROW:
-                problem = f"{name}: iteration {iteration}: {reason}, {SKIPS_IN_A_ROW} times in a row"
-                raise UserError(f"{problem}. {advice(backbone)}")
+        with tf32_if_asked(backbone.precision):
+            for loss, gradients in backbone.updates(iteration):
+                losses.append(loss)
+                reason = state.update(loss, gradients)
+                if state.skipped_in_a_row == SKIPS_IN_A_ROW:
+                    problem = f"{name}: iteration {iteration}: {reason}, {SKIPS_IN_A_ROW} times in a row"
+                    raise UserError(f"{problem}. {advice(backbone)}")
         mean_loss = float(torch.stack(losses).mean())
         state.end_iteration(mean_loss)
         bar.set_postfix(loss=mean_loss, skipped=state.skipped)
@@ -100,20 +102,21 @@ class State:
         return reason
 
     def _step(self, loss: Tensor, gradients: Gradients) -> str | None:
-        if not math.isfinite(loss):
-            return f"the loss is {float(loss)}"
-        for key, gradient in gradients.items():
-            if not bool(gradient.isfinite().all()):
-                return f"the gradient for {key} is not finite"
         velocity = {}
         values = {}
+        checks = {"the loss is {loss}": loss.isfinite()}  # what is said where a check fails
+        for key, gradient in gradients.items():
+            checks[f"the gradient for {key} is not finite"] = gradient.isfinite().all()
         for key, gradient in gradients.items():
             variable = self.variables[key]
             velocity[key] = variable.momentum * self.velocity[key] + gradient
             values[key] = variable.value - variable.lr * velocity[key]
-            if not in_range(values[key], variable.positive):
-                allowed = "(0, inf)" if variable.positive else "the finite numbers"
-                return f"{key} would leave {allowed}"
+            allowed = "(0, inf)" if variable.positive else "the finite numbers"
+            checks[f"{key} would leave {allowed}"] = in_range(values[key], variable.positive)
+        passed = torch.stack(list(checks.values())).tolist()  # the CPU waits for a GPU here, and only once
+        for reason, is_passed in zip(checks, passed):
+            if not is_passed:
+                return reason.format(loss=float(loss))
         for key, value in values.items():
             self.velocity[key] = velocity[key]
             self.variables[key].value = value
@@ -158,8 +161,7 @@ class State:
         self.skipped_in_a_row = counts["skipped_in_a_row"]
 
 
-def in_range(value: Tensor, positive: bool) -> bool:
-    """Whether all numbers are finite and, if they have to be, positive."""
-    if not bool(value.isfinite().all()):
-        return False
-    return not positive or bool((value > 0).all())
+def in_range(value: Tensor, positive: bool) -> Tensor:
+    """Whether all numbers are finite and, if they have to be, positive: a boolean scalar."""
+    is_finite = value.isfinite().all()
+    return is_finite & (value > 0).all() if positive else is_finite

@@ -15,9 +15,11 @@ from stages.distillation.backbone import Backbone, Problem, Update, Variable
 from stages.distillation.unroll import Batch, InnerTraining, inner_loss_for, unrolled_gradient
 from stages.images.augment import augment, draw
 from stages.images.sampling import chunks_of
+from stages.machine.transfer import send
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_tensors
 from stages.runtime.randomness import generator
+from stages.settings.section import Precision
 
 __all__ = ["TrajectoryMatching", "matching_loss"]
 
@@ -35,6 +37,7 @@ class Settings(Protocol):
     batch_syn: int | None
     momentum: float
     mask_after_augmentation: bool
+    precision: Precision
 
 
 def matching_loss(theta: Tensor, start: Tensor, target: Tensor) -> Tensor:
@@ -61,7 +64,7 @@ class TrajectoryMatching:
         self.step_size = Variable(step_size, settings.lr_lr, settings.momentum, positive=True)
         self.batch_size = min(settings.batch_syn or len(rows), len(rows))
         inner_images = self.batch_size * settings.syn_steps * settings.iterations
-        self.inner = inner_loss_for(problem.network, self.images.value[:1], inner_images)
+        self.inner = inner_loss_for(problem.network, self.images.value[:1], inner_images, settings.precision)
 
     def backbone(self) -> Backbone:
         return Backbone(
@@ -70,6 +73,7 @@ class TrajectoryMatching:
             iterations=self.settings.iterations,
             variables={"images": self.images, "step_size": self.step_size},
             updates=self.updates,
+            precision=self.settings.precision,
             teacher_step_size=self.settings.lr_teacher,
         )
 
@@ -97,7 +101,9 @@ class TrajectoryMatching:
         steps = self.settings.syn_steps
         chunks = chunks_of(len(images), self.batch_size, steps, draws)
         augmentations = [draw(draws, len(rows)) for rows in chunks]
+        chunks, augmentations = send((chunks, augmentations), images.device)
         mask = self.problem.mask(iteration)
+        mask.draw_ahead([(len(rows), *images.shape[1:]) for rows in chunks], images.device)
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             rows = chunks[step]

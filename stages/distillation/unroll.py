@@ -49,7 +49,8 @@ class InnerLoss:
     All ways give the same numbers to float tolerance.
 
     Args:
-        precision: of the products in the network, "float32" or "bfloat16"; the rest stays float32.
+        precision: of the products in the network; the rest stays float32. "bfloat16" is seen to here, "tf32"
+            by `learn`.
     """
 
     def __init__(self, network: FlatNetwork, compiled: bool = False, precision: str = "float32"):
@@ -141,14 +142,14 @@ class InnerLoss:
         return products
 
 
-def inner_loss_for(network: FlatNetwork, image: Tensor, images: int) -> InnerLoss:
+def inner_loss_for(network: FlatNetwork, image: Tensor, images: int, precision: str) -> InnerLoss:
     """The inner loss for a distillation that unrolls `images` images in all, compiled where that pays.
 
     Args:
         image: any image of the data set, `(1, C, H, W)`.
     """
     operations = 11 * network.operations(image)  # gradient and products take about eleven forward passes
-    return InnerLoss(network, worth_compiling(operations * images, image.device))
+    return InnerLoss(network, worth_compiling(operations * images, image.device), precision)
 
 
 class InnerTraining(NamedTuple):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-__all__ = ["OPERATIONS", "Draw", "augment", "draw"]
+__all__ = ["OPERATIONS", "Draw", "Draws", "augment", "augment_each", "draw", "draws_of"]
 
 BRIGHTNESS = 1.0  # width of the range of what is added
 SATURATION = 2.0  # highest factor
@@ -49,6 +49,48 @@ def augment(images: torch.Tensor, drawn: Draw) -> torch.Tensor:
     u = drawn.u.to(images.device, images.dtype)
     operation = OPERATIONS[drawn.operation]
     return operation(images, u.expand(len(images), 3))
+
+
+class Draws(NamedTuple):
+    """One draw for each of S batches of one size."""
+
+    groups: list[tuple[str, torch.Tensor]]  # operations, and the positions of the batches that each is for
+    places: torch.Tensor  # (S,): where each batch is when these groups lie one behind the other
+    u: torch.Tensor  # (S, N, 3), or (S, 1, 3)
+
+
+def draws_of(drawn: list[Draw]) -> Draws:
+    """The draws of S batches, together."""
+    operations = [own.operation for own in drawn]
+    groups = []
+    for operation in sorted(set(operations)):
+        positions = [batch for batch, own in enumerate(operations) if own == operation]
+        groups.append((operation, torch.tensor(positions)))
+    order = torch.cat([positions for _, positions in groups])
+    return Draws(groups, order.argsort(), torch.stack([own.u for own in drawn]))
+
+
+def augment_each(images: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """Apply a draw of its own to each of S batches, `(S, N, C, H, W)`.
+
+    The work is done operation by operation, as a GPU would spend more time on starting the work of each
+    batch than on the work.
+
+    Args:
+        draws: on the device of the images.
+    """
+    u = draws.u.expand(*images.shape[:2], 3)
+    if len(draws.groups) == 1:
+        ((operation, _),) = draws.groups
+        return _augment_all(images, operation, u)
+    parts = [_augment_all(images[batches], operation, u[batches]) for operation, batches in draws.groups]
+    return torch.cat(parts)[draws.places]
+
+
+def _augment_all(images: torch.Tensor, operation: str, u: torch.Tensor) -> torch.Tensor:
+    """Apply an operation to all batches."""
+    augmented = augment(images.flatten(0, 1), Draw(operation, u.flatten(0, 1)))
+    return augmented.view(images.shape)
 
 
 def brightness(images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 
 from stages.runtime.randomness import generator
 
-__all__ = ["chunks_of", "class_rows", "held_out", "kept", "per_class", "share_of"]
+__all__ = ["chunks_of", "class_rows", "drawn_rows", "held_out", "kept", "per_class", "share_of"]
 
 
 def class_rows(labels: torch.Tensor, classes: int) -> list[torch.Tensor]:
@@ -33,11 +33,24 @@ def per_class(
     Returns:
         `(M,)` int64 on the device of the labels.
     """
+    by_class = class_rows(labels.cpu(), classes)
+    return torch.cat(drawn_rows(by_class, how_many, draw)).to(labels.device)
+
+
+def drawn_rows(
+    by_class: list[torch.Tensor], how_many: Callable[[int], int], draw: torch.Generator
+) -> list[torch.Tensor]:
+    """Random positions of each class.
+
+    Args:
+        by_class: all positions of each class, on the CPU.
+        how_many: as for `per_class`.
+    """
     chosen = []
-    for rows in class_rows(labels.cpu(), classes):
+    for rows in by_class:
         order = torch.randperm(len(rows), generator=draw)
         chosen.append(rows[order[: how_many(len(rows))]])
-    return torch.cat(chosen).to(labels.device)
+    return chosen
 
 
 def share_of(share: float) -> Callable[[int], int]:

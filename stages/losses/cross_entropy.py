@@ -7,9 +7,9 @@ __all__ = ["loss", "mix"]
 
 
 def mix(
-    images: torch.Tensor, targets: torch.Tensor, draws: torch.Generator, settings
+    images: torch.Tensor, targets: torch.Tensor, drawn: dict[str, torch.Tensor], settings
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images `(N, C, H, W)` and targets `(N, K)` as they are."""
+    """Images `(..., N, C, H, W)` and targets `(..., N, K)` as they are."""
     return images, targets
 
 

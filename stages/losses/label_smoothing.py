@@ -12,9 +12,9 @@ __all__ = ["loss", "mix"]
 
 
 def mix(
-    images: torch.Tensor, targets: torch.Tensor, draws: torch.Generator, settings
+    images: torch.Tensor, targets: torch.Tensor, drawn: dict[str, torch.Tensor], settings
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images as they are, and `(N, K)` targets smoothed by `settings.label_smoothing`."""
+    """Images as they are, and `(..., N, K)` targets smoothed by `settings.label_smoothing`."""
     amount = settings.label_smoothing
-    classes = targets.shape[1]
+    classes = targets.shape[-1]
     return images, (1 - amount) * targets + amount / classes

@@ -1,8 +1,6 @@
 """`buffers.<name>`: the expert trajectories that MTT matches."""
 
-from typing import Literal
-
-from stages.settings.section import Count, Positive, Section
+from stages.settings.section import Count, Positive, Precision, Section
 
 __all__ = ["BufferSettings", "ImportedBuffer"]
 
@@ -18,7 +16,7 @@ class BufferSettings(Section):
     epochs: Count
     lr: Positive
     batch: Count
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the products; weights are float32 either way
+    precision: Precision = "float32"  # of the products
 
 
 class ImportedBuffer(Section):

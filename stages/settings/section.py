@@ -1,6 +1,6 @@
 """A section of the settings: which keys it has, what they may be, and one line for the first mistake."""
 
-from typing import Annotated, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -10,6 +10,7 @@ __all__ = [
     "Count",
     "NotNegative",
     "Positive",
+    "Precision",
     "Ratio",
     "Section",
     "Share",
@@ -38,6 +39,7 @@ def _not_tiny(number: float) -> float:
 
 Positive = Annotated[float, Field(gt=0, le=LARGEST), AfterValidator(_not_tiny)]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
+Precision = Literal["float32", "tf32", "bfloat16"]  # of the products; weights are float32 in any case
 Share = Annotated[float, Field(gt=0, le=1)]
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.settings.section import Count, NotNegative, Positive, Ratio, Section
+from stages.settings.section import Count, NotNegative, Positive, Precision, Ratio, Section
 
 __all__ = ["OwnTraining", "TrainKeys", "TrainSettings"]
 
@@ -18,7 +18,7 @@ class TrainSettings(Section):
     momentum: Ratio
     weight_decay: NotNegative
     drop: bool  # whether the second half has a tenth of the step size
-    precision: Literal["float32", "bfloat16"]  # of the products; weights are float32 either way
+    precision: Precision  # of the products
     holdout: Annotated[float, Field(gt=0, lt=1)]  # share of the distilled images that TS keeps from training
     mixup_alpha: Positive
     mixup_first: bool  # whether images are mixed before they are augmented, not after
@@ -33,7 +33,7 @@ class OwnTraining(Section):
     momentum: Ratio | None = None
     weight_decay: NotNegative | None = None
     drop: bool | None = None
-    precision: Literal["float32", "bfloat16"] | None = None
+    precision: Precision | None = None
     repeats: Count | None = None
 
 

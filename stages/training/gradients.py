@@ -79,7 +79,7 @@ def choose_gradients(objective: Objective, image: torch.Tensor, work: Workload) 
     stacked = work.networks > 1
     eager = stacked_gradients(objective) if stacked else alone_gradients(objective)
     operations: float = 3 * network.operations(image) * work.images * work.networks
-    if device.type == "cpu" and objective.precision == "float32":
+    if device.type == "cpu" and objective.precision != "bfloat16":
         operations /= FLOAT32_ON_CPU
     compiled = worth_compiling(operations, device)
     fast = compiled_gradients(objective, stacked) if compiled else eager

@@ -13,6 +13,7 @@ import torch
 from stages.images.distilled import DistilledSet
 from stages.images.prepared import LabelledImages
 from stages.machine.engine import run_units
+from stages.machine.precision import say_what_is_used
 from stages.runtime.checksums import is_whole
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_tensors, write_tensors
@@ -180,6 +181,7 @@ class _Training:
         forward = max(group.network.operations(image) for group in self.groups.values())
         batch = min(self.setup.schedule.batch, len(self.examples.images))
         title = f"networks of {self.setup.title}"
+        say_what_is_used(self.setup.schedule.precision, self.setup.device)
         run_units(self, missing, 3 * forward * batch, self.setup.device, title)
 
     def on(self, device: torch.device) -> "_Training":

@@ -5,7 +5,7 @@ It is SGD on batches that may be augmented, for many networks at once.
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from stages.images.augment import augment, draw
+from stages.images.augment import Draw, Draws, augment_each, draw, draws_of
 from stages.images.prepared import LabelledImages, NormalisedImages
+from stages.machine.precision import tf32_if_asked
+from stages.machine.transfer import send
 from stages.runtime.checksums import is_whole
 from stages.runtime.files import read_about, read_tensors, write_tensors
 from stages.runtime.randomness import generator
@@ -39,7 +41,7 @@ class Schedule(NamedTuple):
     augment: bool = True  # whether every batch is augmented as DSA does
     drop: bool = False  # whether the second half has a tenth of the step size
     mix_first: bool = False  # whether the loss mixes the images before they are augmented, not after
-    precision: str = "float32"  # of the products; weights stay float32
+    precision: str = "float32"  # of the products, as in `Precision` of stages/settings/section.py
     keep_snapshots: bool = False  # whether the weights after each epoch are kept
 
     @property
@@ -165,14 +167,14 @@ def train(
     gradients = choose_gradients(objective, data.images[:1], work)
 
     epochs = range(state.epoch, schedule.epochs)
-    total = schedule.epochs
-    for epoch in tqdm(epochs, "epoch", initial=state.epoch, total=total, disable=None, leave=False):
+    for epoch in tqdm(epochs, "epoch", initial=state.epoch, total=schedule.epochs, disable=None, leave=False):
         if epoch == schedule.first_slow_epoch:
             state.velocity = torch.zeros_like(state.velocity)
         lr = schedule.lr_at(epoch)
         draws = [generator(*key, epoch) for key in keys]
         for images, targets in batches(data, loss, schedule, draws):
-            gradient, loss_value, accuracy = gradients(state.theta, images, targets)
+            with tf32_if_asked(schedule.precision):
+                gradient, loss_value, accuracy = gradients(state.theta, images, targets)
             state.step(gradient, lr, schedule)
             share = images.shape[1] / data.size
             state.curves[:, :, epoch] += share * torch.stack([loss_value, accuracy])
@@ -201,38 +203,71 @@ def saved_state(checkpoint: Path, keys: list[tuple], device: torch.device) -> St
     return None
 
 
+class Batch(NamedTuple):
+    """What is drawn for a batch of S networks."""
+
+    rows: torch.Tensor  # (S, B): which images
+    augmentation: Draws | None
+    mixing: dict[str, torch.Tensor]  # what the loss needs to mix them; (S, ...) each
+
+
 def batches(
     data: Examples, loss: Loss, schedule: Schedule, draws: list[torch.Generator]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The batches of an epoch: images `(S, B, C, H, W)` and targets `(S, B, K)`.
 
-    Every network has an order and an augmentation of its own, from its own generator.
+    Every network has an order and an augmentation of its own, from its own generator. All are drawn ahead.
     """
-    orders = []
-    for network, own in enumerate(draws):
-        order = torch.randperm(data.size, generator=own)
-        if data.rows is not None:
-            order = data.rows[network][order]
-        orders.append(order.split(schedule.batch))
-    for positions in zip(*orders):
-        images, targets = [], []
-        for rows, own in zip(positions, draws):
-            own_images, own_targets = batch(data, loss, schedule, rows, own)
-            images.append(own_images)
-            targets.append(own_targets)
-        yield torch.stack(images), torch.stack(targets)
+    by_network = [network_draws(data, loss, schedule, place, own) for place, own in enumerate(draws)]
+    drawn = [together(of_batch) for of_batch in zip(*by_network)]
+    for own in send(drawn, data.images.device):
+        yield batch(data, loss, schedule, own)
 
 
-def batch(
-    data: Examples, loss: Loss, schedule: Schedule, rows: torch.Tensor, draws: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The batch of one network: images `(B, C, H, W)` and targets `(B, K)`."""
-    images = data.images[rows]
-    targets = data.targets[rows]
+class NetworkBatch(NamedTuple):
+    """What is drawn for a batch of one network, on the CPU."""
+
+    rows: torch.Tensor  # (B,)
+    augmentation: Draw | None
+    mixing: dict[str, torch.Tensor]
+
+
+def network_draws(
+    data: Examples, loss: Loss, schedule: Schedule, network: int, draws: torch.Generator
+) -> list[NetworkBatch]:
+    """What is drawn for an epoch of one network."""
+    order = torch.randperm(data.size, generator=draws)
+    if data.rows is not None:
+        order = data.rows[network][order]
+    drawn = []
+    for rows in order.split(schedule.batch):
+        mixing = loss.draw(len(rows), draws) if schedule.mix_first else {}
+        augmentation = draw(draws, len(rows)) if schedule.augment else None
+        if not schedule.mix_first:
+            mixing = loss.draw(len(rows), draws)
+        drawn.append(NetworkBatch(rows, augmentation, mixing))
+    return drawn
+
+
+def together(of_batch: Sequence[NetworkBatch]) -> Batch:
+    """The draws of all networks for one batch."""
+    rows = torch.stack([own.rows for own in of_batch])
+    augmentations = [own.augmentation for own in of_batch if own.augmentation]
+    mixing = {}
+    for name in of_batch[0].mixing:
+        mixing[name] = torch.stack([own.mixing[name] for own in of_batch])
+    return Batch(rows, draws_of(augmentations) if augmentations else None, mixing)
+
+
+def batch(data: Examples, loss: Loss, schedule: Schedule, drawn: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch of S networks: images `(S, B, C, H, W)` and targets `(S, B, K)`."""
+    rows = drawn.rows.flatten()
+    images = data.images[rows].unflatten(0, drawn.rows.shape)
+    targets = data.targets[rows].unflatten(0, drawn.rows.shape)
     if schedule.mix_first:
-        images, targets = loss.mix(images, targets, draws)
-    if schedule.augment:
-        images = augment(images, draw(draws, len(rows)))
+        images, targets = loss.mix(images, targets, drawn.mixing)
+    if drawn.augmentation:
+        images = augment_each(images, drawn.augmentation)
     if not schedule.mix_first:
-        images, targets = loss.mix(images, targets, draws)
+        images, targets = loss.mix(images, targets, drawn.mixing)
     return images, targets

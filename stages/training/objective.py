@@ -16,18 +16,29 @@ __all__ = ["Loss", "Objective"]
 class Loss(NamedTuple):
     """A module of `stages/losses` with its settings.
 
-    The module has two functions: `mix(images, targets, draws, settings)` changes a batch before the
-    network sees it, and `loss(logits, targets, settings)` is the mean loss of the batch. A module whose loss
-    makes no sense with soft labels has `NEEDS_CLASSES = True` besides.
+    The module has two functions: `mix(images, targets, drawn, settings)` changes batches before the
+    networks see them, and `loss(logits, targets, settings)` is the mean loss of a batch. What `mix` needs at
+    random comes from a third, `draw(count, draws, settings)`, if there is one. A module whose loss makes no
+    sense with soft labels has `NEEDS_CLASSES = True` besides.
     """
 
     module: ModuleType
     settings: Section | None = None  # has the keys that the module reads; None: it reads no key
 
+    def draw(self, count: int, draws: torch.Generator) -> dict[str, torch.Tensor]:
+        """Random tensors on the CPU for `mix`, for a batch of `count` images."""
+        draw = getattr(self.module, "draw", None)
+        return draw(count, draws, self.settings) if draw else {}
+
     def mix(
-        self, images: torch.Tensor, targets: torch.Tensor, draws: torch.Generator
+        self, images: torch.Tensor, targets: torch.Tensor, drawn: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.module.mix(images, targets, draws, self.settings)
+        """Change the batches `(..., N, C, H, W)` and `(..., N, K)` of one or more networks.
+
+        Args:
+            drawn: as from `draw`, with the same dimensions in front.
+        """
+        return self.module.mix(images, targets, drawn, self.settings)
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return self.module.loss(logits, targets, self.settings)
@@ -50,7 +61,8 @@ class Objective:
     The batch is `(B, C, H, W)` images and `(B, K)` targets.
 
     Args:
-        precision: of the network's products, "float32" or "bfloat16"; the loss is float32 either way.
+        precision: of the network's products; the loss is float32 in any case. "bfloat16" is seen to here,
+            "tf32" by the loop of the training.
     """
 
     def __init__(self, network: FlatNetwork, loss: Loss, precision: str = "float32"):
