@@ -2,12 +2,16 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 from stages.machine.device import pick_device
+
+# A shell lets what it runs in the background ignore ctrl-C, and the tests' own processes would ignore it too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
