@@ -16,8 +16,15 @@ __all__ = ["UserError", "is_about_memory", "run_stage"]
 
 STOPS = (signal.SIGINT, signal.SIGTERM)  # ctrl-C, and what a machine sends before it is taken away
 PATIENCE = 10  # seconds after a first ctrl-C in which others are ignored, because the stage is cleaning up
-# In the words of PyTorch and of CUDA's libraries.
-NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "bad_alloc", "ALLOC_FAILED")
+# In the words of PyTorch, of oneDNN and of CUDA's libraries.
+NO_MEMORY = (
+    "allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "could not create a primitive",
+    "ALLOC_FAILED",
+)
 
 
 class UserError(Exception):
