@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 from conftest import outside
+from project import PARAMS
 
 from stages.backbones import dc, dsa, mtt, rtp
 from stages.distillation.backbone import Problem
@@ -27,20 +28,7 @@ from stages.training.objective import Loss
 CUDA = torch.device("cuda")
 CLASSES = 3
 COPIES, WAITS = "copies to the device", "waits"
-SETTINGS = TrainSettings(
-    repeats=1,
-    losses=["cross_entropy"],
-    batch=8,
-    momentum=0.9,
-    weight_decay=5e-4,
-    drop=True,
-    precision="float32",
-    holdout=0.2,
-    mixup_alpha=1.0,
-    mixup_first=False,
-    label_smoothing=0.1,
-    focal_gamma=1.0,
-)
+SETTINGS = TrainSettings(**PARAMS["train"])
 LOSSES = {"cross_entropy": cross_entropy, "label_smoothing": label_smoothing, "mixup": mixup}
 MTT = {
     "expert_epochs": 1,
