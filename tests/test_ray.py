@@ -53,9 +53,9 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cluster():
-    """A cluster of one node with one core."""
+    """A cluster of one node with one core, so that no test gets the processes of another one."""
     os.environ[NICENESS] = "0"  # or tasks wait for everything else that this machine does
     cluster = Cluster(initialize_head=True, head_node_args=NO_DASHBOARD)
     yield cluster
