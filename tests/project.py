@@ -3,6 +3,7 @@
 import copy
 import importlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,28 @@ def make_project(folder: Path, params: dict | None = None, suites: dict[str, dic
     write_yaml(folder / "dvc.yaml", {"vars": [f"suites/{name}.yaml" for name in suites]})
     draw_pictures(folder / "pictures")
     return folder
+
+
+def copy_code(folder: Path, stages: Sequence[str] = ()) -> None:
+    """Bring a project the repository's stages and pipeline, and empty results of other machines.
+
+    Args:
+        stages: those of dvc.yaml that the pipeline has; none: all of them.
+    """
+    for name in (".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    all_stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    kept = {name: stage for name, stage in all_stages.items() if not stages or name in stages}
+    write_yaml(folder / "dvc.yaml", {"vars": ["suites/shapes.yaml"], "stages": kept})
+    (folder / "README.md").touch()
+    for name in ("cifar10", "released"):
+        (folder / "reports" / name).mkdir(parents=True)
+        (folder / "reports" / name / "metrics.json").write_text('{"rows": {}}')
+    (folder / "reports/benchmarks").mkdir()
+    (folder / "reports/benchmarks/grid.json").write_text("{}")
+    (folder / "reports/cifar10/distilled").mkdir()
+    (folder / "reports/cifar10/distilled/none").touch()
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import fsspec
 import pytest
 import yaml
-from project import PARAMS, ROOT, make_project, run, run_all, suite, write_yaml
+from project import PARAMS, copy_code, make_project, run, run_all, suite
 
 from stages.runtime.checksums import DamagedError
 from stages.runtime.files import read_result
@@ -90,20 +90,6 @@ def finished(tmp_path_factory) -> Path:
     dvc(folder, "commit", "-q", "-f")
     save(folder)
     return folder
-
-
-def copy_code(folder: Path) -> None:
-    """The repository's stages and pipeline, for the suite `shapes`, and empty reports of other machines."""
-    for name in (".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    write_yaml(folder / "dvc.yaml", pipeline | {"vars": ["suites/shapes.yaml"]})
-    (folder / "reports/cifar10/distilled").mkdir(parents=True)
-    (folder / "reports/cifar10/distilled/none").touch()
-    (folder / "reports/released").mkdir()
-    for name in ("cifar10", "released"):
-        (folder / "reports" / name / "metrics.json").write_text('{"rows": {}}')
 
 
 def save(folder: Path) -> None:

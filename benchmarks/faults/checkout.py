@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+import yaml
 
-from tests.project import ROOT, make_project
+from tests.project import ROOT, copy_code, make_project
 
 __all__ = ["Checkout"]
 
@@ -35,31 +36,14 @@ class Checkout:
         """
         self.folder = folder
         make_project(folder, suites={"shapes": suite})
-        shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-        for name in (".dvcignore", ".gitignore"):
-            shutil.copy(ROOT / name, folder)
-        self._write_pipeline(stages)
-        self._write_inputs()
+        copy_code(folder, stages)
         subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
         self.must("init", "-q")
         shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
 
-    def _write_pipeline(self, kept: Sequence[str]) -> None:
-        # The text stays as it is but for the suite, because DVC's templates are no plain YAML values.
-        pipeline = (ROOT / "dvc.yaml").read_text().replace("suites/digits.yaml", "suites/shapes.yaml")
-        head, stages = pipeline.split("\nstages:\n")
-        blocks = stages.split("\n\n")
-        if kept:
-            blocks = [block for block in blocks if block.split(":")[0].strip() in kept]
-        (self.folder / "dvc.yaml").write_text(f"{head}\nstages:\n" + "\n\n".join(blocks))
-
-    def _write_inputs(self) -> None:
-        """What is committed in the repository and read by `report`."""
-        (self.folder / "README.md").touch()
-        (self.folder / "reports/cifar10/distilled").mkdir(parents=True)
-        (self.folder / "reports/released").mkdir()
-        for name in ("cifar10", "released"):
-            (self.folder / f"reports/{name}/metrics.json").write_text('{"rows": {}}\n')
+    def stages(self) -> list[str]:
+        """The names of the stages in dvc.yaml."""
+        return list(yaml.safe_load((self.folder / "dvc.yaml").read_text())["stages"])
 
     # DVC
 

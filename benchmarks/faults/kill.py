@@ -2,7 +2,8 @@
 
 A small project with all stages is built once undisturbed. In a second one, `dvc repro` is started and, after
 a random time, `kill -9` is sent to the whole process group, to dvc alone, or to the stage's process alone.
-Then `dvc repro` is started again, and so on. No one removes or repairs anything in between. A kill is
+Then `dvc repro` is started again, and so on. No one removes or repairs anything in between. As most random
+moments fall into long stages, each stage is killed once afterwards, at a random moment of its work. A kill is
 
 - harmless, if the next `dvc repro` says no error
 - reported, if it ends in one clear error, and the one after that says none
@@ -18,7 +19,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +30,12 @@ from benchmarks.faults.checkout import Checkout
 from benchmarks.faults.outcomes import table, went_wrong, write_outcomes
 from tests.project import suite
 
-__all__ = ["KINDS", "Kill", "Killing", "kill"]
+__all__ = ["KINDS", "Kill", "Killing", "kill", "seconds_of_stages"]
 
 KINDS = ("whole group", "dvc alone", "stage alone")
 POLL = 0.01  # seconds
+LOOK = 0.03  # seconds between two looks at the processes, which take longer than to wait
+TRIES = 3  # runs of `dvc repro` for each stage, at most, until every stage was hit
 PATIENCE = 60  # seconds that a stage may take to end with its dvc
 ERROR = re.compile(r"^ERROR: (.*)|^(?:error: )(.*)|^('.*' validation failed.*)", re.MULTILINE)
 NOTICE = re.compile(r".*(?:is damaged|made anew).*")
@@ -66,19 +70,55 @@ class Killing:
         self.problems: list[str] = []  # of processes that stayed, and of runs that ended by themselves
 
     def kills(self, count: int) -> Iterator[Kill]:
-        """Kill `count` times; each kill is judged by the `dvc repro` after it."""
+        """Kill `count` times at random moments; each kill is judged by the `dvc repro` after it."""
+
+        def wait(process: subprocess.Popen) -> None:
+            self._wait(process, self.longest)
+
+        yield from self._kills(wait, lambda done: len(done) == count)
+
+    def kills_in_every_stage(self, seconds: dict[str, float]) -> Iterator[Kill]:
+        """Kill every stage of dvc.yaml once.
+
+        Args:
+            seconds: as from `seconds_of_stages`.
+        """
+        self.checkout.start_anew()
+        left = set(self.checkout.stages())
+        tries = iter(range(TRIES * len(left)))
+
+        def wait(process: subprocess.Popen) -> None:
+            self._wait_in(process, left, seconds)
+
+        def is_enough(done: list[Kill]) -> bool:
+            left.difference_update(kill.stage.split(" ")[0] for kill in done)
+            return not left or next(tries, None) is None
+
+        yield from self._kills(wait, is_enough)
+        self.problems += [f"{stage} was never hit" for stage in sorted(left)]
+
+    def _kills(
+        self, wait: Callable[[subprocess.Popen], None], is_enough: Callable[[list[Kill]], bool]
+    ) -> Iterator[Kill]:
+        """Kill until it is enough.
+
+        Args:
+            wait: waits for the moment to kill, or for the end of `dvc repro`.
+            is_enough: is asked before each `dvc repro`, with all kills so far.
+        """
+        done: list[Kill] = []
         last: Kill | None = None
-        number = 0
-        while number < count:
-            kind = KINDS[number % len(KINDS)]
+        while not is_enough(done):
+            kind = KINDS[len(done) % len(KINDS)]
             began = time.time()
             process = self.checkout.start("repro", log=self.log)
-            stage = self.kill_at(process, kind, began + self.random.uniform(0, self.longest))
+            wait(process)
+            stage = self.kill_now(process, kind)
             if last:
                 yield judged(last, self.heard)
             if stage is not None:
                 last = Kill(kind, stage, round(time.time() - began, 2), "", "")
-                number += 1
+                done.append(last)
             else:
                 if process.returncode == 0 or last is None:  # one clear error is allowed after a kill
                     self.check_end(process.returncode)
@@ -86,6 +126,22 @@ class Killing:
                 last = None
         if last:
             yield from self.last_judged(last)
+
+    def _wait(self, process: subprocess.Popen, longest: float) -> None:
+        """Wait for a random time, or for the end of `dvc repro`."""
+        moment = time.time() + self.random.uniform(0, longest)
+        while time.time() < moment and process.poll() is None:
+            time.sleep(POLL)
+
+    def _wait_in(self, process: subprocess.Popen, stages: set[str], seconds: dict[str, float]) -> None:
+        """Wait for a random moment in the work of one of these stages, or for the end of `dvc repro`."""
+        while process.poll() is None:
+            running = running_in(process.pid)
+            if running.split(" ")[0] in stages:
+                self._wait(process, seconds.get(running, 0.0))
+                if running_in(process.pid) == running:
+                    return
+            time.sleep(LOOK)
 
     def last_judged(self, last: Kill) -> Iterator[Kill]:
         """Judge the last kill, and check what is there at the end."""
@@ -101,22 +157,20 @@ class Killing:
         self.heard = self.log.read_text()
         return status
 
-    def kill_at(self, process: subprocess.Popen, kind: str, moment: float) -> str | None:
-        """Wait for a moment, and kill.
+    def kill_now(self, process: subprocess.Popen, kind: str) -> str | None:
+        """Kill, and wait for the end of what was killed.
 
         Returns:
             the stage that was running, or None where `dvc repro` has ended before it could be killed.
         """
-        while time.time() < moment and process.poll() is None:
-            time.sleep(POLL)
         stages = stages_of(process.pid)
         while kind == "stage alone" and not stages and process.poll() is None:
             time.sleep(POLL)
             stages = stages_of(process.pid)
         running = name_of(stages[0]) if stages else ""
-        ended = process.poll() is not None
+        has_ended = process.poll() is not None
         self.heard = self.log.read_text()
-        if ended:
+        if has_ended:
             return None
         if kind == "whole group":
             os.killpg(process.pid, signal.SIGKILL)
@@ -154,6 +208,26 @@ def stages_of(dvc: int) -> list[psutil.Process]:
         return []
 
 
+def running_in(dvc: int) -> str:
+    """The stage that a dvc runs, and the name that it was given; "" if it runs none."""
+    stages = stages_of(dvc)
+    return name_of(stages[0]) if stages else ""
+
+
+def seconds_of_stages(dvc: subprocess.Popen) -> dict[str, float]:
+    """Wait for the end of a dvc; how long each stage has run, by its name and the one that it was given."""
+    seconds: dict[str, float] = {}
+    before = time.time()
+    while dvc.poll() is None:
+        time.sleep(LOOK)
+        now = time.time()
+        running = running_in(dvc.pid)
+        if running:
+            seconds[running] = seconds.get(running, 0.0) + now - before
+        before = now
+    return seconds
+
+
 def name_of(process: psutil.Process) -> str:
     """The stage and the name that it was given; "" if the process is no stage."""
     try:
@@ -185,13 +259,15 @@ def kill(seed: int, count: int) -> bool:
         checkout = Checkout(top / "undisturbed", suite())
         to_be_killed = Checkout(top / "killed", suite())
         began = time.time()
-        checkout.must("repro")
+        process = checkout.start("repro", log=top / "undisturbed.log")
+        seconds = seconds_of_stages(process)
         whole = time.time() - began
+        assert process.returncode == 0, (top / "undisturbed.log").read_text()
         undisturbed = checkout.results()
         print(f"undisturbed: {whole:.0f} seconds, {len(undisturbed)} files")
         # `count` kills after half of the longest time on average cover the length once and a half.
         killing = Killing(to_be_killed, undisturbed, 3 * whole / count, seed)
-        for result in killing.kills(count):
+        for result in chain(killing.kills(count), killing.kills_in_every_stage(seconds)):
             done.append(result)
             said = f"{result.kind} of {result.stage or 'dvc'} after {result.seconds} s: {result.said}"
             print(f"{result.outcome:9} {said}", flush=True)
