@@ -181,9 +181,20 @@ def test_a_machine_without_the_folder_of_the_work_sends_its_files_and_keeps_none
     monkeypatch.chdir(tmp_path)
     files = run_task._function(Writing(), [3, 4], 0.0, tmp_path / "absent" / "task")
     assert files == {"3.txt": b"unit 3", "4.txt": b"unit 4"}
-    assert not list(tmp_path.iterdir()) and Path.cwd() == tmp_path
-    write_files(Path("here"), files)
-    assert Path("here/3.txt").read_text() == "unit 3"
+    assert not list(tmp_path.iterdir())
+    write_files(tmp_path / "here", files)
+    assert (tmp_path / "here/3.txt").read_text() == "unit 3"
+
+
+def test_a_task_needs_no_working_folder_and_leaves_one_that_exists(tmp_path, monkeypatch):
+    """Ray deletes folders that its processes were started in."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    files = run_task._function(Writing(), [3], 0.0, tmp_path / "absent" / "task")
+    assert files == {"3.txt": b"unit 3"}
+    assert Path.cwd().exists()
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import ray
 import torch
@@ -157,7 +157,7 @@ def run_task(work: Work, units: list[int], share: float, place: Path) -> Files |
     """
     device = torch.device("cuda" if share > 0 else "cpu")
     set_up(device)
-    with working_folder(place) as folder, chdir(folder):
+    with working_folder(place) as folder, being_in(folder):
         work.folder.mkdir(parents=True, exist_ok=True)
         try:
             if device.type == "cuda":
@@ -182,3 +182,16 @@ def working_folder(place: Path) -> Iterator[Path]:
     else:
         with TemporaryDirectory() as folder:
             yield Path(folder)
+
+
+@contextmanager
+def being_in(folder: Path) -> Iterator[None]:
+    """Make a folder the working directory, and leave it for one that surely exists.
+
+    The one before may be gone: Ray deletes folders that its processes were started in.
+    """
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(gettempdir())
