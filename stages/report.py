@@ -28,7 +28,7 @@ from stages.reporting.main_readme import found, found_section, with_section
 from stages.reporting.marks import marked, with_step_size
 from stages.reporting.page import Content, Shown, page
 from stages.reporting.page_tables import Facts
-from stages.reporting.paper_cells import SUITES, paper_table
+from stages.reporting.paper_cells import SUITES, hours_of_grid, paper_table
 from stages.reporting.paper_tables import PAPER_TABLES, refer_to_choices
 from stages.reporting.reach import reach_figure, shipped_table, without_images_table
 from stages.reporting.reading import read_arrays, read_results
@@ -57,6 +57,7 @@ __all__ = [
 
 FIGURE1 = ("raw", "focal", "mixup", "label_smoothing", "ts", "mts", "shipped")
 PACKAGES = ("torch", "torchvision", "kornia", "dvc", "numpy", "pandas", "scikit-learn", "matplotlib")
+GRID = REPORTS / "benchmarks/grid.json"
 INTRO = """\
 Networks trained on distilled data: how well their confidence agrees with their accuracy, before and after
 calibration, for the tables and figures of "Rethinking Data Distillation: Do Not Overlook Calibration", beside
@@ -217,7 +218,7 @@ def all_tables(every_row: Results, rows: dict[str, Row], others: dict[str, Elsew
     tables = {name: table(results) for name, table in PAPER_TABLES.items()}
     rows_of_paper = rows_of_paper_suites()
     if rows_of_paper:
-        tables["paper"] = paper_table(results, rows_of_paper)
+        tables["paper"] = paper_table(results, rows_of_paper, hours_of_grid(read_json(GRID)))
     tables |= {
         "starts": further_tables.starts(results.rows, all_ablations(shown, others)),
         "intervals": further_tables.intervals(results),

@@ -1,16 +1,18 @@
 """The table of the paper's numbers, on made-up results whose answers are known."""
 
 import math
+import re
 
 import pandas as pd
 import pytest
 from project import ROOT
 from test_tables import method, row, with_rows
 
-from stages.report import readme_section, rows_of_paper_suites
+from stages.report import GRID, readme_section, rows_of_paper_suites
 from stages.reporting.cells import LONG, Results, Table
 from stages.reporting.page import table_section
-from stages.reporting.paper_cells import cells_of_paper, paper_table
+from stages.reporting.paper_cells import cells_of_paper, hours_of_grid, paper_table
+from stages.runtime.reuse import read_json
 from stages.settings.tables import TableKeys
 
 NOTHING = Results({}, {}, start=1.5)
@@ -30,7 +32,7 @@ def filled(table: Table) -> set[str]:
 def of_rows(rows: dict[str, TableKeys], methods: dict | None = None, **about) -> Table:
     """The table of rows that have run, with the scores of `METHODS` where nothing else is said."""
     results = with_rows(rows, {name: methods or METHODS for name in rows}, **about)
-    return paper_table(results, rows)
+    return paper_table(results, rows, {})
 
 
 def line(table: Table, name: str, column: str) -> dict:
@@ -42,7 +44,7 @@ def line(table: Table, name: str, column: str) -> dict:
 
 
 def test_every_number_of_the_paper_has_one_line_if_nothing_ran():
-    table = paper_table(NOTHING, {})
+    table = paper_table(NOTHING, {}, {})
     assert len(table.text) == len(table.numbers) == len(cells_of_paper()) == 136
     assert not table.numbers.duplicated(PLACE).any()
     assert not table.text.duplicated(["In the paper", "Data set", "Backbone", "IPC", "Method"]).any()
@@ -64,7 +66,8 @@ def test_every_number_of_the_paper_has_one_line_if_nothing_ran():
 def test_a_row_of_the_suites_would_fill_each_number(monkeypatch):
     monkeypatch.chdir(ROOT)
     rows = rows_of_paper_suites()
-    table = paper_table(NOTHING, rows)
+    hours = hours_of_grid(read_json(GRID))
+    table = paper_table(NOTHING, rows, hours)
     for cell, number in zip(cells_of_paper(), table.numbers.itertuples(), strict=True):
         keys = rows[number.to_run]
         assert (keys.suite, keys.method, keys.ipc) == (cell.suite, cell.backbone, cell.ipc)
@@ -73,6 +76,20 @@ def test_a_row_of_the_suites_would_fill_each_number(monkeypatch):
     reasons = list(table.text["Empty because"])
     assert reasons[0] == "not run: `python -m stages.tools.lent cifar10-mtt-ipc50`"
     assert all("`python -m stages.tools.lent " in reason for reason in reasons)
+    assert set(table.numbers["to_run"]) <= hours.keys()
+    assert all(re.fullmatch(r"[\d.]+ to [\d.]+", text) for text in table.text["Hours on a card"])
+
+
+def test_the_hours_of_a_row_are_with_those_of_its_experts():
+    experts = {"name": "experts", "least_hours": 1.0, "most_hours": 2.0}
+    alone = {"name": "alone", "reads": "nothing", "least_hours": 0.25, "most_hours": 0.5}
+    grid = {"buffers": [experts], "rows": [alone, alone | {"name": "mtt", "reads": "buffer/experts"}]}
+    assert hours_of_grid(grid) == {"alone": (0.25, 0.5), "mtt": (1.25, 2.5)}
+    assert hours_of_grid({}) == {}
+    rows = {"alone": row("dc"), "mtt": row()}
+    table = paper_table(NOTHING, rows, hours_of_grid(grid))
+    shown = dict(zip(table.numbers["to_run"].fillna(""), table.text["Hours on a card"]))
+    assert shown == {"alone": "0.25 to 0.5", "mtt": "1.2 to 2.5", "": ""}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +166,7 @@ def test_published_rows_come_before_reduced_ones():
     assert set(table.text["Row"]) == {"", "whole"}
     assert table.title.endswith("3 of 136 with a number of ours beside: 3 at the published budget, 0 reduced")
     scores = {"small": METHODS, "whole": {"raw": method(0.1)}}
-    table = paper_table(with_rows(rows, scores), rows)
+    table = paper_table(with_rows(rows, scores), rows, {})
     assert table.title.endswith("3 of 136 with a number of ours beside: 1 at the published budget, 2 reduced")
     mts = line(table, "table5", "mts")
     assert (mts["Row"], mts["Budget"]) == ("small", "reduced: a tenth")
@@ -172,7 +189,7 @@ def test_an_empty_number_says_why_it_is_empty():
         "dc": row("dc", budget="reduced", budget_note="a tenth"),
         "dc-whole": row("dc"),
     }
-    table = paper_table(with_rows(rows, {"ran": METHODS}), rows)
+    table = paper_table(with_rows(rows, {"ran": METHODS}), rows, {})
     reasons = {}
     for _, cells in table.text.iterrows():
         if cells["Data set"] == "cifar10":

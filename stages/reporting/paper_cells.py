@@ -19,7 +19,7 @@ from stages.reporting.cells import (
 from stages.reporting.paper_tables import COMPARABLE, PAPER, best_of_others
 from stages.settings.tables import TableKeys
 
-__all__ = ["SUITES", "Cell", "cells_of_paper", "paper_table", "rows_beside"]
+__all__ = ["SUITES", "Cell", "Hours", "cells_of_paper", "hours_of_grid", "paper_table", "rows_beside"]
 
 ACCURACY = ("table4", "table6")  # all other tables have ECE
 # What a column of the paper is taken from, where it is not the method of its name on a row without masks.
@@ -44,8 +44,9 @@ NOTES = [
     " left out. Where several rows have it, each has a line, and the number of the paper counts once.",
     "Difference: ours minus the paper's, in points. In deviations: divided by the root of the sum of both"
     " squared standard deviations; left out where the paper has none (Table 7), or ours is of one network.",
-    "The command makes the row in pieces of nine minutes; with `--until-done`, in one call. Its hours on a"
-    " card are not given, as they have not been measured.",
+    "The command makes the row in pieces of nine minutes; with `--until-done`, in one call.",
+    "Hours on a card: of the row and of the experts that it reads, on one H100, by counted operations (from"
+    " products alone to eager code); no hour was measured. `docs/grid.md` says how.",
     "† a temperature ended on a bound.",
 ]
 
@@ -65,6 +66,25 @@ class Cell(NamedTuple):
     def number(self) -> str:
         """What it is a number of: a key of `SCORES`."""
         return "accuracy" if self.table in ACCURACY else "ece"
+
+
+class Hours(NamedTuple):
+    """How long a row takes on one card, with the experts that it reads: counted, not measured."""
+
+    least: float  # if the card did the products alone
+    most: float  # as eager code
+
+
+def hours_of_grid(grid: dict[str, Any]) -> dict[str, Hours]:
+    """The hours of each row, from what `python -m benchmarks.grid` has written; {} from nothing."""
+    buffers = {f"buffer/{buffer['name']}": buffer for buffer in grid.get("buffers", [])}
+    hours = {}
+    for row in grid.get("rows", []):
+        parts = [row, buffers.get(row["reads"])]
+        least = sum(part["least_hours"] for part in parts if part)
+        most = sum(part["most_hours"] for part in parts if part)
+        hours[row["name"]] = Hours(least, most)
+    return hours
 
 
 class Line(NamedTuple):
@@ -90,12 +110,13 @@ def cells_of_paper() -> list[Cell]:
 SUITES = tuple(dict.fromkeys(cell.suite for cell in cells_of_paper()))
 
 
-def paper_table(results: Results, rows: dict[str, TableKeys]) -> Table:
+def paper_table(results: Results, rows: dict[str, TableKeys], hours: dict[str, Hours]) -> Table:
     """One line for each number of the paper and each of our rows that has it.
 
     Args:
         results: of the rows of the other tables, without quick rows.
         rows: the rows of all suites, which also have those that have not run.
+        hours: of rows on one card, where they are known.
     """
     text = []
     numbers = []
@@ -106,8 +127,10 @@ def paper_table(results: Results, rows: dict[str, TableKeys]) -> Table:
             text.append(_text(line, results))
             numbers.append(_numbers(line, results))
         if not beside:
-            text.append(_empty_text(cell, results, rows))
-            numbers.append(_numbers_of_paper(cell) | {"to_run": _row_to_run(cell, results, rows)})
+            to_run = _row_to_run(cell, results, rows)
+            own = hours.get(to_run or "")
+            text.append(_empty_text(cell, results, rows) | {"Hours on a card": _range(own)})
+            numbers.append(_numbers_of_paper(cell) | {"to_run": to_run} | _numbers_of_hours(own))
     notes = [*NOTES, *PAPER["table1"]["notes"].values()]
     title = f"The paper's numbers: {_count(results)}"
     return Table(title, pd.DataFrame(text), pd.DataFrame(numbers), notes)
@@ -194,6 +217,7 @@ def _text(line: Line, results: Results) -> dict[str, str]:
         "Repeats": str(len(method[cell.number])),
         "Budget": budget,
         "Empty because": "",
+        "Hours on a card": "",
     }
     return _about(cell) | ours
 
@@ -221,6 +245,18 @@ def _row_to_run(cell: Cell, results: Results, rows: dict[str, TableKeys]) -> str
     waiting = [row for row in _fitting(cell, rows) if row not in results.evaluated]
     published = [row for row in waiting if rows[row].budget == "published"]
     return next(iter(published or waiting), None)
+
+
+def _range(hours: Hours | None) -> str:
+    return f"{_two_digits(hours.least)} to {_two_digits(hours.most)}" if hours else ""
+
+
+def _two_digits(hours: float) -> str:
+    return f"{hours:.2g}" if hours < 10 else f"{hours:.0f}"
+
+
+def _numbers_of_hours(hours: Hours | None) -> dict[str, float]:
+    return {"least_hours": hours.least, "most_hours": hours.most} if hours else {}
 
 
 def _differences(line: Line) -> tuple[float, float | None]:
