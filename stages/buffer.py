@@ -30,6 +30,7 @@ from stages.tools.records import recorded
 from stages.training.flat import FlatNetwork, flat_convnet
 from stages.training.loop import Examples, Schedule, examples, train
 from stages.training.objective import Loss
+from stages.training.snapshots import delete_checkpoint
 
 __all__ = ["buffer", "take_in"]
 
@@ -112,7 +113,7 @@ class Experts:
                 "accuracy": trained.accuracies[place],
             }
             write_tensors(self.file(expert), tensors)
-        checkpoint.unlink(missing_ok=True)
+        delete_checkpoint(checkpoint)
 
 
 def write_epochs(buffer: Buffer, columns: dict[str, list[float]]) -> dict[str, str]:

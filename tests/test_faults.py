@@ -36,7 +36,8 @@ def project(tmp_path_factory):
 
 def test_the_project_has_checkpoints_and_finished_work(project):
     names = {path.name for path in project.targets() if path.parts[0] == "scratch"}
-    assert {"state.safetensors", "expert-0000.safetensors", "part-1-1.safetensors"} <= names
+    snapshots = {f"part-1-1.snapshots-{first}.safetensors" for first in (0, 2)}
+    assert {"state.safetensors", "expert-0000.safetensors", "part-1-1.safetensors", *snapshots} <= names
     assert project.changed() == []
 
 

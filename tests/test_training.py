@@ -1,6 +1,7 @@
 """Training: the losses, networks that do not depend on those beside them, and resumption after a kill."""
 
 import shutil
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -8,15 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from stages.buffer import Experts
 from stages.images.prepared import NormalisedImages, Transform
 from stages.losses import cross_entropy, focal, focal_detached, label_smoothing, mixup
 from stages.networks.convnet import ConvNet
 from stages.runtime.randomness import generator
 from stages.settings.train import TrainSettings
-from stages.training import gradients, loop
+from stages.training import gradients, loop, snapshots
 from stages.training.flat import FlatNetwork
 from stages.training.loop import Examples, Schedule, train
 from stages.training.objective import Loss
+from stages.training.snapshots import delete_checkpoint
 
 SETTINGS = TrainSettings(
     repeats=2,
@@ -203,6 +206,123 @@ def test_a_killed_training_resumes_to_the_same_end(network, data, tmp_path, monk
         assert torch.equal(ours, theirs)
 
 
+class Clock:
+    """In place of the module `time`: 16 seconds pass whenever it is asked, so every second epoch is saved."""
+
+    def __init__(self):
+        self.now = 0
+
+    def monotonic(self) -> int:
+        self.now += 16
+        return self.now
+
+
+def kill_at_a_save(patch, moment: str, number: int) -> None:
+    """End a training as ctrl-C does at one of its saves: before, between or after the save's two files."""
+    write_snapshots, write_state = loop.write_snapshots, loop.write_tensors
+    begun = []
+
+    def end(at: str) -> None:
+        if (at, number) == (moment, len(begun)):
+            raise KeyboardInterrupt
+
+    def write_snapshots_or_end(*arguments) -> dict[str, str]:
+        begun.append(arguments)
+        end("before")
+        files = write_snapshots(*arguments)
+        end("between")
+        return files
+
+    def write_state_and_end(*arguments) -> None:
+        write_state(*arguments)
+        end("after")
+
+    patch.setattr(loop, "write_snapshots", write_snapshots_or_end)
+    patch.setattr(loop, "write_tensors", write_state_and_end)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("moment", ["before", "between", "after"])
+def test_a_training_that_is_killed_while_it_saves_resumes_to_the_same_end(
+    moment, number, network, data, tmp_path, monkeypatch
+):
+    """It is killed twice, and the later runs save after other epochs than the first."""
+    keys = [(0, 0), (0, 1)]
+    whole = train(network, MIXUP, data, WITH_SNAPSHOTS, keys)
+    checkpoint = tmp_path / "part-0-2.safetensors"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "time", Clock())
+        kill_at_a_save(patch, moment, number)
+        train(network, MIXUP, data, WITH_SNAPSHOTS, keys, checkpoint)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):  # if there is anything left to save
+        kill_at_a_save(patch, moment, 1)
+        train(network, MIXUP, data, WITH_SNAPSHOTS, keys, checkpoint)
+    resumed = train(network, MIXUP, data, WITH_SNAPSHOTS, keys, checkpoint)
+    for ours, theirs in zip(resumed, whole, strict=True):
+        assert torch.equal(ours, theirs)
+    delete_checkpoint(checkpoint)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("problem", ["is missing", "is damaged", "is of another attempt"])
+def test_snapshots_that_are_not_those_of_the_checkpoint_are_made_again(
+    problem, network, data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
+    name, damaged = "part-0-1.safetensors", "part-0-1.snapshots-3.safetensors"
+    other = tmp_path / "other"
+    whole = train(network, MIXUP, data, WITH_SNAPSHOTS, [(0, 0)], tmp_path / name)
+    train(network, MIXUP, data, WITH_SNAPSHOTS, [(1, 0)], other / name)
+    file = tmp_path / damaged
+    if problem == "is missing":
+        file.unlink()
+    elif problem == "is damaged":
+        contents = bytearray(file.read_bytes())
+        contents[-1] ^= 1
+        file.write_bytes(contents)
+    else:
+        shutil.copy(other / damaged, file)
+    again = train(network, MIXUP, data, WITH_SNAPSHOTS, [(0, 0)], tmp_path / name)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{file} {problem}")
+    for ours, theirs in zip(again, whole, strict=True):
+        assert torch.equal(ours, theirs)
+    resumed = train(network, MIXUP, data, WITH_SNAPSHOTS, [(0, 0)], tmp_path / name)
+    assert torch.equal(resumed.snapshots, whole.snapshots)
+    assert not capsys.readouterr().err
+
+
+def test_a_save_writes_what_is_new_alone(network, data, tmp_path, monkeypatch):
+    """Weights, velocity and one snapshot, however many there are."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
+    write, save = snapshots.write_tensors, loop.State.save
+    written: list[int] = []
+
+    def count(file, *others) -> None:
+        write(file, *others)
+        written[-1] += file.stat().st_size
+
+    def save_and_count(state, *arguments) -> None:
+        written.append(0)
+        save(state, *arguments)
+
+    monkeypatch.setattr(snapshots, "write_tensors", count)
+    monkeypatch.setattr(loop, "write_tensors", count)
+    monkeypatch.setattr(loop.State, "save", save_and_count)
+    schedule = WITH_SNAPSHOTS._replace(epochs=12)
+    trained = train(network, MIXUP, data, schedule, [(0, 0)], tmp_path / "part-0-1.safetensors")
+    one = trained.snapshots[0, 0].nbytes
+    assert len(written) == 12
+    assert all(3 * one < count < 4 * one for count in written[1:]), (written, one)
+
+
+def test_experts_leave_their_results_alone(network, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
+    Experts(network, data, WITH_SNAPSHOTS, 0, tmp_path).run([0, 1])
+    assert {file.name for file in tmp_path.iterdir()} == {f"expert-000{i}.safetensors" for i in (0, 1)}
+
+
 def test_networks_that_go_on_in_halves_keep_what_they_have_learned(network, data, tmp_path, monkeypatch):
     """A GPU may have too little memory for as many networks as it had before."""
     keys = [(0, repeat) for repeat in range(4)]
@@ -231,6 +351,8 @@ def test_networks_that_go_on_in_halves_keep_what_they_have_learned(network, data
         assert torch.allclose(resumed.theta, whole.theta[first : first + 2], atol=1e-6)
         assert resumed.snapshots.shape == whole.snapshots[first : first + 2].shape
         assert torch.allclose(resumed.snapshots, whole.snapshots[first : first + 2], atol=1e-6)
+        made = {file.name for file in tmp_path.glob(f"part-mixup-{first}-2.snapshots-*")}
+        assert made == {f"part-mixup-{first}-2.snapshots-{number}.safetensors" for number in (0, 5, 6)}
     other = loop.saved_state(tmp_path / "part-focal-0-2.safetensors", keys[:2], torch.device("cpu"))
     assert other is None, "networks with another loss have the same keys"
 

@@ -24,6 +24,7 @@ from stages.settings.train import TrainKeys, TrainSettings
 from stages.training.flat import FlatNetwork, predict
 from stages.training.loop import Schedule, examples, train
 from stages.training.objective import Loss
+from stages.training.snapshots import delete_checkpoint
 
 __all__ = [
     "Group",
@@ -216,4 +217,4 @@ class _Training:
         for repeat, theta in zip(repeats, weights):
             logits = predict(network, theta, self.test_images)
             write_tensors(self.file(_Unit(name, repeat)), {"theta": theta, "logits": logits})
-        checkpoint.unlink(missing_ok=True)
+        delete_checkpoint(checkpoint)

@@ -24,6 +24,7 @@ from stages.runtime.randomness import generator
 from stages.training.flat import FlatNetwork
 from stages.training.gradients import Workload, choose_gradients
 from stages.training.objective import Loss, Objective
+from stages.training.snapshots import are_whole, read_snapshots, write_snapshots
 
 __all__ = ["Examples", "Schedule", "Trained", "examples", "train"]
 
@@ -96,6 +97,8 @@ class State:
     velocity: torch.Tensor  # (S, P)
     curves: torch.Tensor  # (2, S, epochs): losses and accuracies
     snapshots: list[torch.Tensor] = field(default_factory=list)  # each (S, P)
+    files: dict[str, str] = field(default_factory=dict)  # that have the first `written` of them, with digests
+    written: int = 0
 
     @classmethod
     def first(
@@ -112,18 +115,22 @@ class State:
     def load(cls, file: Path, device: torch.device) -> "State":
         """What `save` has left in a file."""
         tensors = {name: value.to(device) for name, value in read_tensors(file).items()}
-        snapshots = list(tensors.pop("snapshots", []))
-        return cls(epoch=read_about(file)["epoch"], snapshots=snapshots, **tensors)
+        about = read_about(file)
+        files = about["files"]
+        snapshots = read_snapshots(file, files, device)
+        return cls(about["epoch"], **tensors, snapshots=snapshots, files=files, written=len(snapshots))
 
     def save(self, file: Path, keys: list[tuple]) -> None:
-        """Write the state of the networks with these keys."""
+        """Write the state of the networks with these keys, and the snapshots that no file has yet."""
+        new = self.snapshots[self.written :]
+        if new:  # before the state that names them, so that a kill in between leaves the former state
+            self.files |= write_snapshots(file, self.written, new)
+            self.written = len(self.snapshots)
         tensors = {"theta": self.theta, "velocity": self.velocity, "curves": self.curves}
-        if self.snapshots:
-            tensors["snapshots"] = torch.stack(self.snapshots)
-        write_tensors(file, tensors, {"epoch": self.epoch, "keys": keys})
+        write_tensors(file, tensors, {"epoch": self.epoch, "keys": keys, "files": self.files})
 
     def of(self, networks: list[int]) -> "State":
-        """The state of some of the networks, by their places."""
+        """The state of some of the networks, by their places; no file has snapshots of theirs alone."""
         snapshots = [snapshot[networks] for snapshot in self.snapshots]
         curves = self.curves[:, networks]
         return State(self.epoch, self.theta[networks], self.velocity[networks], curves, snapshots)
@@ -155,7 +162,7 @@ def train(
     Args:
         keys: of the networks' random draws, e.g. `(seed, "train", repeat)`.
         checkpoint: a file to save to every half minute, `<what>-<first>-<number>.safetensors`, and to resume
-            from unless it is damaged.
+            from unless it is damaged. Snapshots are in files beside it (`snapshots.py`).
     """
     device = data.images.device
     state = saved_state(checkpoint, keys, device) if checkpoint else None
@@ -196,10 +203,14 @@ def saved_state(checkpoint: Path, keys: list[tuple], device: torch.device) -> St
     name = re.compile(rf"{re.escape(what)}-\d+-\d+\.safetensors")
     others = sorted(file for file in checkpoint.parent.glob("*.safetensors") if name.fullmatch(file.name))
     for file in [checkpoint, *others]:
-        if is_whole(file):
-            saved = [tuple(key) for key in read_about(file)["keys"]]
-            if set(keys) <= set(saved):
-                return State.load(file, device).of([saved.index(key) for key in keys])
+        if not is_whole(file):
+            continue
+        about = read_about(file)
+        saved = [tuple(key) for key in about["keys"]]
+        if set(keys) <= set(saved) and are_whole(file, about["files"]):
+            state = State.load(file, device)
+            is_own = file == checkpoint and saved == keys
+            return state if is_own else state.of([saved.index(key) for key in keys])
     return None
 
 
