@@ -318,7 +318,8 @@ def test_rtps_rows_are_trained_by_its_own_protocol(rtp_rows, cifar_suites):
         memory = "n_basis" in row["distill"]
         assert images["whitening"] == ("none" if memory else "gcn-zca"), name
         assert (row["epochs"], row["lr"], row["augment"]) == (300, 0.01, False), name
-        assert row["train"] == {"batch": 640, "momentum": 0.9, "weight_decay": 0, "drop": False}, name
+        own = {"batch": 640, "momentum": 0.9, "weight_decay": 0, "drop": False, "precision": "tf32"}
+        assert row["train"] == own, name
 
 
 @pytest.mark.parametrize("suite", ["cifar10", "cifar100"])

@@ -1,5 +1,6 @@
 """Mistakes of the user end in a line or two that name the key, the value and what is allowed."""
 
+import json
 import os
 import re
 import shutil
@@ -434,6 +435,38 @@ def test_rows_say_their_budget():
             assert distill["iterations"] == (5000 if row["backbone"] == "mtt" else 1000), name
 
 
+def test_rows_with_published_settings_round_as_the_public_code_does():
+    """To TF32, by PyTorch's default. Real images as references and sets that were released are in float32."""
+    rounded = 0
+    for name, row in all_rows().items():
+        distill, suite = row["distill"], SUITES[row["suite"]]
+        found = {row["train"].get("precision", "float32")}
+        if row["backbone"] in ("mtt", "rtp", "dc", "dsa"):
+            found.add(distill.get("precision", "float32"))
+        if row["reads"].startswith("buffer/"):
+            found.add(suite["buffers"][row["reads"].removeprefix("buffer/")].get("precision", "float32"))
+        method = row.get("made_by", row["backbone"])
+        budget = row.get("budget")
+        of_publication = budget == "published" or (budget is None and method == "mtt") or method == "rtp"
+        if of_publication and row["suite"] != "digits" and "source" not in distill:
+            assert found == {"tf32"}, name
+            rounded += 1
+        else:
+            assert "tf32" not in found, name
+    assert rounded > 80
+
+
+def test_rows_that_have_run_are_not_in_tf32():
+    """Their results were made on a CPU, with other settings than TF32."""
+    names: list[str] = []
+    for file in (ROOT / "reports").glob("*/metrics.json"):
+        names += json.loads(file.read_text())["rows"]
+    rows = all_rows()
+    assert {"cifar10-mtt-ipc1-20", "cifar10-random-ipc1", "cifar10-dc-ipc1-released"} <= set(names)
+    for name in names:
+        assert "tf32" not in (rows[name]["train"].get("precision"), rows[name]["distill"].get("precision"))
+
+
 def test_the_notes_of_reduced_rows_have_the_number_of_their_experts():
     suite = SUITES["cifar10"]
     counted = 0
@@ -565,7 +598,8 @@ def test_images_of_dc_and_dsa_are_normalised_as_in_their_code():
 def test_dc_and_dsa_have_the_published_loops(ipc, loops):
     for backbone, epochs, augment in (("dc", 300, False), ("dsa", 1000, True)):
         row = SUITES["cifar10"]["runs"][f"cifar10-{backbone}-ipc{ipc}"]
-        assert row["distill"] == {"iterations": 1000, "outer_loops": loops[0], "inner_loops": loops[1]}
+        loops_of_row = (row["distill"]["outer_loops"], row["distill"]["inner_loops"])
+        assert (row["distill"]["iterations"], loops_of_row) == (1000, loops)
         assert (row["epochs"], row["augment"], row["lr"], row["mask_ratio"]) == (epochs, augment, 0.01, 0.8)
         assert SUITES["cifar10"]["datasets"][row["dataset"]]["images"]["whitening"] == "none"
 
