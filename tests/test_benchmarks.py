@@ -1,8 +1,14 @@
 """The benchmarks' ways come to the same numbers, and what they print and draw is what was measured."""
 
+import importlib
 import json
 import os
+import re
 import subprocess
+import sys
+import venv
+from argparse import Namespace
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +17,9 @@ import torch
 from project import ROOT, make_project
 
 from benchmarks import buffer, calibrate, distill, growth, mask_order, measure, public, repro, table, train
+from benchmarks.card import __main__ as card
+from benchmarks.card import lines as card_lines
+from benchmarks.card import worker
 from benchmarks.measure import distance
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_json
@@ -152,6 +161,122 @@ def test_public_code_that_is_not_there_is_left_out(tmp_path, monkeypatch, capsys
     public.main(str(tmp_path))
     assert capsys.readouterr().err.count("left out, there is no ") == len(public.CASES)
     assert not list(tmp_path.iterdir())
+
+
+# A GPU that is lent by the minute
+
+
+def clean_python(folder: Path, packages: tuple[str, ...]) -> Path:
+    """An interpreter that finds these packages and what they need, and no other."""
+    venv.create(folder, symlinks=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    wanted = list(packages)
+    linked = set()
+    while wanted:
+        name = wanted.pop()
+        try:
+            package = distribution(name)
+        except PackageNotFoundError:  # needed on another system alone
+            continue
+        if name in linked:
+            continue
+        linked.add(name)
+        wanted += [re.match(r"[\w.-]+", line)[0] for line in package.requires or [] if "extra ==" not in line]
+        for top in {file.parts[0] for file in package.files} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(package.locate_file(top))
+    assert "pydantic" in linked and "kornia" not in linked and "ray" not in linked
+    return folder / "bin" / "python"
+
+
+def test_the_card_script_needs_few_packages_and_goes_on_where_it_stopped(tmp_path):
+    needed = ("torch", "numpy", "safetensors", "pydantic", "pyyaml", "tqdm", "threadpoolctl", "pytest")
+    python = clean_python(tmp_path / "env", needed)
+    command = [python, "-m", "benchmarks.card", "--small", "--out", tmp_path / "out"]
+    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "DEVICE": "cpu"}
+
+    def call() -> tuple[str, dict]:
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout, json.loads((tmp_path / "out/card-small.json").read_text())["lines"]
+
+    said, lines = call()
+    assert "all done" in said
+    measured = {name: line for name, line in lines.items() if line["outcome"] == "done"}
+    others = {name: line for name, line in lines.items() if line["outcome"] != "done"}
+    assert {line["outcome"] for line in others.values()} == {"left out"}
+    assert {"ceilings", "tests, test_problem.py", "step of 2 experts, eager, bfloat16"} <= set(measured)
+    for name, line in measured.items():
+        if name.startswith(("step", "update")):
+            assert 0 < line["min"] <= line["median"] <= line["max"]
+            assert min(line["floor"], line["floor_of_bytes"], line["peak_mib"]) > 0
+            assert line["apart"] < (0.2 if "bfloat16" in name else 1e-3), name
+    said, again = call()
+    assert {name: again[name] for name in measured} == measured
+    assert not [name for name in measured if f"{name} ..." in said]
+
+
+WORKER = """
+import json, os, sys, time
+words = json.loads(sys.argv[1])
+def tell(**message):
+    print(json.dumps(message), flush=True)
+for name in ("good", "crash", "broken", "stuck", "last"):
+    if name in words["done"]:
+        continue
+    tell(begin=name)
+    if name == "crash":
+        os.write(2, b"illegal memory access\\n")
+        os._exit(9)
+    if name == "broken":
+        tell(outcome="failed", error="ValueError: 1")
+        sys.exit(1)
+    if name == "stuck":
+        time.sleep(60)
+    tell(outcome="done", median=1.0, said="as expected")
+"""
+
+
+def test_a_line_that_fails_crashes_or_hangs_does_not_stop_the_others(tmp_path, monkeypatch):
+    (tmp_path / "worker.py").write_text(WORKER)
+    monkeypatch.setattr(card, "WORKER", (sys.executable, str(tmp_path / "worker.py")))
+    options = Namespace(minutes=0.05, out=tmp_path, golden="", public=None, small=False, again=False)
+    statuses = [card.work(options)]
+    while statuses[-1] != 0 and len(statuses) < 9:
+        statuses.append(card.work(options))
+    assert set(statuses[:-1]) == {card.UNFINISHED} and statuses[-1] == 0
+    lines = json.loads((tmp_path / "card.json").read_text())["lines"]
+    outcomes = {name: line["outcome"] for name, line in lines.items()}
+    assert outcomes == {
+        "good": "done",
+        "crash": "failed",
+        "broken": "failed",
+        "stuck": "failed",
+        "last": "done",
+    }
+    assert lines["crash"]["error"] == "the process ended with 9: illegal memory access"
+    assert lines["broken"]["error"] == "ValueError: 1"
+    assert lines["stuck"]["error"].startswith("not done after ")
+    assert "as expected" in card.table(lines)
+    kept = card.former_state(Namespace(**vars(options) | {"again": True}))["lines"]
+    assert list(kept) == ["good", "last"], "with --again, what has failed is tried again"
+
+
+def test_the_card_script_says_which_packages_are_missing(monkeypatch):
+    monkeypatch.setattr(card, "NEEDED", ("torch", "no_such_package"))
+    with pytest.raises(SystemExit, match="error: missing packages: no_such_package"):
+        card.main()
+
+
+def test_a_line_that_needs_a_package_is_left_out():
+    def needs(package: str) -> card_lines.Line:
+        return card_lines.Line("line", lambda: importlib.import_module(package))
+
+    assert worker.outcome(needs("no_such_package")) == {
+        "outcome": "left out",
+        "said": "needs no_such_package",
+    }
+    assert worker.outcome(needs("stages.no_such_module"))["outcome"] == "failed"
 
 
 # The order of mask and augmentation

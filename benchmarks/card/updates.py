@@ -1,0 +1,153 @@
+"""Lines of distillation: updates of MTT and RTP, without and with CUDA graphs, and of matching, both ways."""
+
+import importlib
+import os
+import tempfile
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import torch
+
+from benchmarks import counted, distill
+from benchmarks.card.lines import SMALL, LeftOut, Line, Options, measured, precisions
+from benchmarks.card.steps import CLASSES, forget_compiled, subject_of, uncompiled_if_small
+from benchmarks.counted import Load
+from benchmarks.distill import MATCHING, MTT, RTP, Case
+from benchmarks.measure import distance
+from stages.backbones import dc, dsa, mtt, rtp
+from stages.machine.precision import tf32_if_asked
+
+__all__ = ["lines"]
+
+UNROLLED = ("eager", "compiled", "compiled, CUDA graphs")
+MATCHED = ("double backward", "products")
+UPDATES: dict[str, tuple[str, int, dict[str, Any], tuple[str, ...]]] = {
+    "MTT, 10 a class, 30 steps": ("mtt", 10, MTT, UNROLLED),
+    "RTP, 1 a class, 150 steps": ("rtp", 1, RTP, UNROLLED),
+    "DSA, 10 a class": ("dsa", 10, MATCHING, MATCHED),
+    "DC, 1 a class": ("dc", 1, MATCHING, MATCHED),
+    "DC, 10 a class": ("dc", 10, MATCHING, MATCHED),
+    "MTT, 50 a class, 30 steps": ("mtt", 50, MTT, UNROLLED),
+}
+IN_SMALL = 3  # of these updates, the first ones
+SMALL_STEPS = 2
+
+
+def lines(options: Options) -> list[Line]:
+    made = []
+    for name in list(UPDATES)[: IN_SMALL if options.small else None]:
+        for precision in precisions(options, "float32", "tf32"):
+            for way in UPDATES[name][-1]:
+                work = partial(update_line, name, way, precision, options)
+                made.append(Line(f"update of {name}, {way}, {precision}", work))
+    return made
+
+
+def update_line(name: str, way: str, precision: str, options: Options) -> dict[str, Any]:
+    """An update on random images, and how far its gradient is from the eager one in float32.
+
+    Over many steps, rounding grows in either way.
+    """
+    with ExitStack() as stack:
+        for context in (chosen(way, options), uncompiled_if_small(options), tf32_if_asked(precision)):
+            stack.enter_context(context)
+        update = update_of(name, way != "eager", options)
+        numbers = measured(update, load_of(name, options), precision, options)
+        ours = update().cpu()
+    forget_compiled()
+    return numbers | {"apart": distance(ours, reference(name, options))}
+
+
+def update_of(name: str, compiled: bool, options: Options) -> distill.Update:
+    case = case_of(name, compiled, options)
+    with tempfile.TemporaryDirectory() as folder:
+        return distill.ours(case, distill.problem(case, Path(folder), options.device))
+
+
+def case_of(name: str, compiled: bool, options: Options) -> Case:
+    backbone, ipc, settings, _ = UPDATES[name]
+    if not options.small:
+        return Case(backbone, ipc, settings, distill.CIFAR, compiled, 0, CLASSES)
+    if "syn_steps" in settings:
+        settings = settings | {"syn_steps": SMALL_STEPS}
+    return Case(backbone, min(ipc, 2), settings, SMALL, compiled, 0, CLASSES)
+
+
+references: dict[str, torch.Tensor] = {}  # gradients of updates, on the CPU
+
+
+def reference(name: str, options: Options) -> torch.Tensor:
+    """The gradient of the eager update in float32."""
+    if name not in references:
+        with tf32_if_asked("float32"):
+            references[name] = update_of(name, False, options)().cpu()
+    return references[name]
+
+
+def load_of(name: str, options: Options) -> Load:
+    """What an update takes, as `counted` counts it for eager code."""
+    case = case_of(name, False, options)
+    subject = subject_of(case.shape)
+    if case.backbone == "mtt":
+        return counted.mtt_load(subject, mtt.Settings(**case.settings), CLASSES * case.ipc)
+    if case.backbone == "rtp":
+        return counted.rtp_load(subject, rtp.Settings(**case.settings), case.ipc)
+    siamese = case.backbone == "dsa"
+    settings = dsa.Settings(**case.settings) if siamese else dc.Settings(**case.settings)
+    return counted.matching(subject, settings, case.ipc, siamese)
+
+
+# The ways that the project chooses from by itself
+
+
+def chosen(way: str, options: Options) -> AbstractContextManager:
+    """Have the project take a way.
+
+    Raises:
+        LeftOut: it has no such way, or not on this device.
+    """
+    if way in UNROLLED:
+        with_graphs = way == "compiled, CUDA graphs"
+        if with_graphs and options.device.type != "cuda":
+            raise LeftOut("CUDA graphs are for CUDA alone")
+        if with_graphs:
+            found("stages.machine.compiled", "uses_graphs")
+        return mock.patch.dict(os.environ, {"CUDA_GRAPHS": str(int(with_graphs))})
+    return matching_way(way, options)
+
+
+def matching_way(way: str, options: Options) -> AbstractContextManager:
+    """A GPU takes products where it has the choice, and a CPU double backward."""
+    module_name = "stages.distillation.gradient_matching"
+    if way == "double backward" and not hasattr(importlib.import_module(module_name), "ByProducts"):
+        return nullcontext()
+    module: Any = found(module_name, "ByProducts")
+    by_products, by_double_backward = module.ByProducts, module.by_double_backward
+    if way == "products" and options.device.type != "cuda":
+        return mock.patch.object(
+            module, "by_double_backward", lambda loss, *rest: by_products(loss, True)(*rest)
+        )
+    if way == "double backward":
+        return mock.patch.object(module, "ByProducts", lambda loss, _: partial(by_double_backward, loss))
+    return nullcontext()
+
+
+def found(module_name: str, attribute: str) -> ModuleType:
+    """A module that has an attribute.
+
+    Raises:
+        LeftOut: this version of the project has no such module, or it has no such attribute.
+    """
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as problem:
+        if problem.name != module_name:
+            raise
+        raise LeftOut(f"there is no {module_name}") from None
+    if not hasattr(module, attribute):
+        raise LeftOut(f"{module_name} has no {attribute}")
+    return module
