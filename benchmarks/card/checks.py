@@ -27,8 +27,6 @@ TESTS: dict[str, tuple[str, ...]] = {
     "test_machine.py": (),
     "test_distillation.py": ("pandas",),
     "test_backbones.py": ("sklearn",),
-    "test_counts.py": ("PIL",),
-    "test_soft_labels.py": ("scipy", "PIL"),
 }
 GOLDEN = {  # files, and the tests of tests/test_golden.py that compare with them
     "convnet_d3_32": "test_convnet",
