@@ -22,8 +22,9 @@ from stages.runtime.files import write_tensors
 from stages.runtime.randomness import generator
 from stages.settings.train import TrainSettings
 from stages.training.flat import FlatNetwork
+from stages.training.gradients import side_by_side_gradients, stacked_gradients
 from stages.training.loop import Schedule, examples, train
-from stages.training.objective import Loss
+from stages.training.objective import Loss, Objective
 
 CUDA = torch.device("cuda")
 CLASSES = 3
@@ -120,6 +121,27 @@ def test_kernels_of_a_step_do_not_grow_with_the_networks(pretend, loss):
     kernels = {networks: epoch(pretend, networks, 8 * steps, loss)["kernels"] for networks in (8, 24, 48)}
     assert kernels[48] - kernels[24] < 0.1 * kernels[24]
     assert kernels[24] - kernels[8] < 40 * steps
+
+
+def gradient_kernels(pretend: ModuleType, way: Callable, networks: int) -> int:
+    """What the gradient of a batch of several networks takes."""
+    convnet = FlatNetwork(ConvNet(channels=2, size=16, classes=CLASSES, width=4, depth=3))
+    theta = torch.stack([convnet.initial(generator(number)) for number in range(networks)])
+    images, targets = torch.randn(networks, 6, 2, 16, 16), torch.rand(networks, 6, CLASSES)
+    with pretend.pretend_cuda() as seen:
+        engine = way(Objective(convnet.to(CUDA), Loss(cross_entropy, SETTINGS)))
+        batch = [values.to(CUDA) for values in (theta, images, targets)]
+        before = Counter(seen)
+        engine(*batch)
+        assert seen[WAITS] == 0
+        assert seen[COPIES] == before[COPIES]
+        return seen["kernels"] - before["kernels"]
+
+
+def test_networks_side_by_side_take_as_many_kernels_as_two_and_fewer_than_by_vmap(pretend):
+    two, twelve = (gradient_kernels(pretend, side_by_side_gradients, networks) for networks in (2, 12))
+    assert twelve == two
+    assert twelve < 0.6 * gradient_kernels(pretend, stacked_gradients, 12)
 
 
 # Distillation

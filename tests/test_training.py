@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from stages.settings.train import TrainSettings
 from stages.training import gradients, loop, snapshots
 from stages.training.flat import FlatNetwork
 from stages.training.loop import Examples, Schedule, train
-from stages.training.objective import Loss
+from stages.training.objective import Loss, Objective
 from stages.training.snapshots import delete_checkpoint
 
 SETTINGS = TrainSettings(
@@ -369,6 +370,77 @@ def test_networks_see_the_same_batches_beside_others_as_alone(loss, mix_first, d
         for (images, targets), (own_images, own_targets) in zip(together, alone, strict=True):
             assert torch.equal(images[network], own_images[0])
             assert torch.equal(targets[network], own_targets[0])
+
+
+# Networks side by side
+
+
+def weights_and_batch(networks: int, network: FlatNetwork, size: int, soft: bool) -> list[torch.Tensor]:
+    """In float64: weights `(S, P)`, images `(S, 6, 2, size, size)` and targets `(S, 6, 4)`."""
+    draws = generator("side by side")
+    theta = torch.stack([network.initial(draws) for _ in range(networks)])
+    theta = theta + 0.1 * torch.randn(
+        theta.shape, generator=draws
+    )  # norms too differ from network to network
+    images = torch.randn(networks, 6, 2, size, size, generator=draws)
+    targets = torch.randn(networks, 6, 4, generator=draws).softmax(-1)
+    if not soft:
+        targets = F.one_hot(targets.argmax(-1), 4)
+    return [values.double() for values in (theta, images, targets)]
+
+
+@pytest.mark.parametrize("module", [cross_entropy, mixup, label_smoothing, focal, focal_detached])
+@pytest.mark.parametrize("depth, size", [(1, 8), (2, 7), (3, 8), (3, 9)])
+@pytest.mark.parametrize("networks", [1, 2, 5])
+def test_gradients_side_by_side_are_those_of_each_network_alone(networks, depth, size, module):
+    network = FlatNetwork(ConvNet(2, size, 4, 6, depth).double())
+    loss = Loss(module, SETTINGS)
+    theta, images, targets = weights_and_batch(networks, network, size, soft=not loss.needs_classes)
+    objective = Objective(network, loss)
+    ours = gradients.side_by_side_gradients(objective)(theta, images, targets)
+    by_vmap = gradients.stacked_gradients(objective)(theta, images, targets)
+    alone = gradients.alone_gradients(objective)
+    by_one = [alone(theta[[i]], images[[i]], targets[[i]]) for i in range(networks)]
+    for value, of_vmap, one_by_one in zip(ours, by_vmap, zip(*by_one)):
+        assert torch.allclose(value, of_vmap, rtol=1e-9, atol=1e-12)
+        assert torch.allclose(value, torch.cat(one_by_one), rtol=1e-9, atol=1e-12)
+        assert not value.requires_grad
+    assert float(ours[0].norm(dim=1).min()) > 1e-3
+
+
+def test_networks_side_by_side_are_rounded_as_those_of_vmap():
+    network = FlatNetwork(ConvNet(2, 8, 4, 6, 2))
+    batch = [values.float() for values in weights_and_batch(3, network, 8, soft=True)]
+    rounded = Objective(network, CROSS_ENTROPY, "bfloat16")
+    ours, *_ = gradients.side_by_side_gradients(rounded)(*batch)
+    by_vmap, *_ = gradients.stacked_gradients(rounded)(*batch)
+    exact, *_ = gradients.stacked_gradients(Objective(network, CROSS_ENTROPY))(*batch)
+    error = float((by_vmap - exact).norm() / exact.norm())
+    assert error > 1e-3
+    assert ours.dtype == torch.float32
+    assert 0.5 * error < float((ours - exact).norm() / exact.norm()) < 2 * error
+
+
+def test_the_compiler_takes_networks_side_by_side_as_one_function(monkeypatch):
+    network = FlatNetwork(ConvNet(2, 8, 4, 6, 2))
+    batch = [values.float() for values in weights_and_batch(3, network, 8, soft=True)]
+    objective = Objective(network, CROSS_ENTROPY)
+    eager = gradients.side_by_side_gradients(objective)(*batch)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
+    compiled = gradients.side_by_side_gradients(objective, compiled=True)(*batch)
+    for value, other in zip(compiled, eager):
+        assert torch.allclose(value, other, rtol=1e-4, atol=1e-6)
+
+
+def test_only_convnets_on_cuda_are_trained_side_by_side():
+    convnet = FlatNetwork(ConvNet(1, 8, 4, 8, 2))
+    other = FlatNetwork(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)))
+    cpu, cuda = torch.device("cpu"), torch.device("cuda:1")
+    assert gradients.choose_way(convnet, 2, cuda) is gradients.side_by_side_gradients
+    assert gradients.choose_way(convnet, 2, cpu) is gradients.stacked_gradients
+    assert gradients.choose_way(other, 2, cuda) is gradients.stacked_gradients
+    for device in (cpu, cuda):
+        assert gradients.choose_way(convnet, 1, device) is gradients.alone_gradients
 
 
 # Losses

@@ -40,9 +40,14 @@ class FlatNetwork:
         return FlatNetwork(deepcopy(self.module).to(device))
 
     def split(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Views of `theta`, one for each parameter of the module."""
-        parts = theta.split(self.sizes)
-        return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes)}
+        """Views of `theta`, one for each parameter of the module.
+
+        Args:
+            theta: `(P,)`, or `(S, P)` for views `(S, *shape)`.
+        """
+        parts = theta.split(self.sizes, -1)
+        stacked = theta.shape[:-1]
+        return {name: part.view(stacked + shape) for name, part, shape in zip(self.names, parts, self.shapes)}
 
     def __call__(self, theta: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         return functional_call(self.module, self.split(theta), (images,))

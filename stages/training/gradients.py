@@ -5,12 +5,16 @@ only: the numbers are equal up to rounding.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from stages.machine.engine import part_size, worth_compiling
+from stages.networks.convnet import ConvNet
+from stages.training.flat import FlatNetwork
 from stages.training.objective import Objective
+from stages.training.side_by_side import logits_side_by_side
 
 __all__ = ["BatchGradients", "Gradients", "Workload", "choose_gradients"]
 
@@ -76,31 +80,80 @@ def choose_gradients(objective: Objective, image: torch.Tensor, work: Workload) 
     """
     network = objective.network
     device = image.device
-    stacked = work.networks > 1
-    eager = stacked_gradients(objective) if stacked else alone_gradients(objective)
+    way = choose_way(network, work.networks, device)
+    eager = way(objective)
     operations: float = 3 * network.operations(image) * work.images * work.networks
     if device.type == "cpu" and objective.precision != "bfloat16":
         operations /= FLOAT32_ON_CPU
     compiled = worth_compiling(operations, device)
-    fast = compiled_gradients(objective, stacked) if compiled else eager
+    fast = compiled_gradients(objective, way) if compiled else eager
     image_bytes = network.largest_layer(image)
     usual = part_size(work.batch, image_bytes, device)
     return BatchGradients(eager, fast, image_bytes, usual)
 
 
-def stacked_gradients(objective: Objective) -> Engine:
-    """The engine for several networks: they go through every layer together."""
+# The ways to an engine. Each takes an objective, and whether to compile its function.
+Way = Callable[..., Engine]
+
+
+def choose_way(network: FlatNetwork, networks: int, device: torch.device) -> Way:
+    """How the gradients of so many networks are taken on a device."""
+    if networks == 1:
+        return alone_gradients
+    if device.type == "cuda" and isinstance(network.module, ConvNet):
+        return side_by_side_gradients
+    return stacked_gradients
+
+
+def compiled_gradients(objective: Objective, way: Way) -> Engine:
+    """The compiled engine of a way.
+
+    It is kept with the network, as compilers give up on functions that are new at every call.
+    """
+    kept = objective.network.compiled
+    key = (*objective.key, way.__name__)
+    if key not in kept:
+        kept[key] = way(objective, compiled=True)
+    return kept[key]
+
+
+def stacked_gradients(objective: Objective, compiled: bool = False) -> Engine:
+    """The engine for several networks of any kind: they go through every layer together."""
     gradient_and_value = torch.func.vmap(torch.func.grad_and_value(objective.of_weights, has_aux=True))
 
     def gradients(theta, images, targets):
         gradient, (loss, accuracy) = gradient_and_value(theta, images, targets)
         return gradient, loss, accuracy
 
+    return torch.compile(gradients, dynamic=False) if compiled else gradients
+
+
+def side_by_side_gradients(objective: Objective, compiled: bool = False) -> Engine:
+    """The engine for several ConvNets, which are one network of many groups.
+
+    No weight is in two of the networks, so the gradient of the sum of their losses is that of each.
+    """
+
+    def losses_of_weights(theta, images, targets):
+        forward = partial(logits_side_by_side, objective.network, theta)
+        logits = objective.logits(forward, images)
+        return torch.func.vmap(objective.of_logits)(logits, targets)
+
+    losses = torch.compile(losses_of_weights, dynamic=False) if compiled else losses_of_weights
+
+    def gradients(theta, images, targets):
+        theta = theta.detach().requires_grad_()
+        loss, accuracy = losses(theta, images, targets)
+        (gradient,) = torch.autograd.grad(loss.sum(), theta)
+        return gradient, loss.detach(), accuracy
+
     return gradients
 
 
-def alone_gradients(objective: Objective) -> Engine:
+def alone_gradients(objective: Objective, compiled: bool = False) -> Engine:
     """The engine for one network: it runs as a module, which is the fastest way where nothing is compiled."""
+    if compiled:
+        return _compile_alone(objective)
 
     def gradients(theta, images, targets):
         module = objective.network.alone(theta[0])
@@ -110,22 +163,6 @@ def alone_gradients(objective: Objective) -> Engine:
         return gradient[None], loss.detach()[None], accuracy[None]
 
     return gradients
-
-
-def compiled_gradients(objective: Objective, stacked: bool) -> Engine:
-    """The compiled engine for one network or for several.
-
-    It is kept with the network, as compilers give up on functions that are new at every call.
-    """
-    kept = objective.network.compiled
-    key = (*objective.key, stacked)
-    if key not in kept:
-        kept[key] = _compile_stacked(objective) if stacked else _compile_alone(objective)
-    return kept[key]
-
-
-def _compile_stacked(objective: Objective) -> Engine:
-    return torch.compile(stacked_gradients(objective), dynamic=False)
 
 
 def _compile_alone(objective: Objective) -> Engine:

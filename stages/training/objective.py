@@ -74,10 +74,16 @@ class Objective:
         self, forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """For a function from images to logits."""
+        return self.of_logits(self.logits(forward, images), targets)
+
+    def logits(self, forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+        """What a function makes of images, in their dtype whatever the precision is."""
         low_precision = self.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=low_precision):
-            logits = forward(images)
-        logits = logits.float()
+            return forward(images).to(images.dtype)
+
+    def of_logits(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """For logits `(B, K)`."""
         right = logits.argmax(1) == targets.argmax(1)
         return self.loss(logits, targets), right.float().mean()
 
