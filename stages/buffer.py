@@ -29,6 +29,7 @@ from stages.settings.rows import Buffer
 from stages.tools.records import recorded
 from stages.training.flat import FlatNetwork, flat_convnet
 from stages.training.loop import Examples, Schedule, examples, train
+from stages.training.needs import bytes_of_network
 from stages.training.objective import Loss
 from stages.training.snapshots import delete_checkpoint
 
@@ -66,7 +67,7 @@ def buffer(buffer: Buffer) -> None:
             keep_snapshots=True,
         )
         experts = Experts(network, examples(data, device), schedule, buffer.seed, folder)
-        experts.train_missing(settings.experts, f"experts of {buffer.name}")
+        experts.train_missing(settings.experts, device, f"experts of {buffer.name}")
         made = [read_tensors(experts.file(expert)) for expert in range(settings.experts)]
         snapshots = torch.stack([expert["snapshots"] for expert in made])
         loss = torch.stack([expert["loss"] for expert in made]).mean(0)
@@ -88,13 +89,18 @@ class Experts:
     def file(self, expert: int) -> Path:
         return self.folder / f"expert-{expert:04}.safetensors"
 
-    def train_missing(self, count: int, title: str) -> None:
-        """Train those of the first `count` experts that have no file yet, or a damaged one."""
+    def train_missing(self, count: int, device: torch.device, title: str) -> None:
+        """Train those of the first `count` experts that have no file yet, or a damaged one.
+
+        Args:
+            device: that of the data, or `cuda` for every CUDA device.
+        """
         missing = [expert for expert in range(count) if not is_whole(self.file(expert))]
-        forward = self.network.operations(self.data.images[:1])
-        step = 3 * forward * self.schedule.batch
-        say_what_is_used(self.schedule.precision, self.data.images.device)
-        run_units(self, missing, step, self.data.images.device, title)
+        image = self.data.images[:1]
+        step = 3 * self.network.operations(image) * self.schedule.batch
+        needed = bytes_of_network(self.network, image, self.schedule.batch, self.schedule.epochs + 1)
+        say_what_is_used(self.schedule.precision, device)
+        run_units(self, missing, step, device, title, needed)
 
     def on(self, device: torch.device) -> "Experts":
         """A copy on another device."""

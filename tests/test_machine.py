@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from stages.machine import engine
+from stages.machine import engine, memory
 from stages.machine.engine import run_units
 
 COUNT_PAGE_FAULTS = """
@@ -51,9 +51,9 @@ class Counting:
         return self
 
 
-def run_on_gpu(run, folder: Path, units: int = 10, operations: float = 1.0) -> None:
+def run_on_gpu(run, folder: Path, units: int = 10, operations: float = 1.0, unit_bytes: int = 0) -> None:
     """No GPU is needed: the work is given lists of numbers, and itself says that memory has run out."""
-    run_units(Counting(run, folder), range(units), operations, torch.device("cuda"), "test")
+    run_units(Counting(run, folder), range(units), operations, torch.device("cuda"), "test", unit_bytes)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,76 @@ def test_a_mistake_is_no_lack_of_memory(tmp_path):
     with pytest.raises(RuntimeError, match="shapes"):
         run_on_gpu(run, tmp_path)
     assert tried == [10]
+
+
+# Memory that is planned with
+
+CUDA = torch.device("cuda")
+
+
+def test_a_gpu_begins_with_as_many_networks_as_its_memory_holds(tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(engine, "planned_memory", lambda device: 10.0)
+    run_on_gpu(lambda units: tried.append(len(units)), tmp_path / "a", unit_bytes=3)
+    assert tried == [3, 3, 3, 1]
+    tried.clear()
+    run_on_gpu(lambda units: tried.append(len(units)), tmp_path / "b", units=2, unit_bytes=11)
+    assert tried == [1, 1], "one is tried in any case"
+    tried.clear()
+    full = engine.FULL_GPU / 2
+    run_on_gpu(lambda units: tried.append(len(units)), tmp_path / "c", 4, operations=full, unit_bytes=3)
+    assert tried == [2, 2], "two fill the GPU, though it has memory for three"
+
+
+def test_a_resumed_run_does_not_take_more_networks_than_its_checkpoints_have(tmp_path, monkeypatch):
+    tried = []
+
+    def run(units):
+        tried.append(len(units))
+        raise KeyboardInterrupt
+
+    for free, taken in [(10.0, 3), (100.0, 3), (6.0, 2)]:
+        monkeypatch.setattr(engine, "planned_memory", lambda device, free=free: free)
+        with pytest.raises(KeyboardInterrupt):
+            run_on_gpu(run, tmp_path, unit_bytes=3)
+        assert tried.pop() == taken
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A GPU of 1,000 bytes, of which 300 are free and PyTorch keeps 200 that are in no tensor."""
+    asked = []
+
+    def info(device):
+        asked.append(device)
+        return 300, 1000
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", info)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 600)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 400)
+    memory.room_of_process.cache_clear()
+    yield asked
+    memory.room_of_process.cache_clear()
+
+
+def test_memory_is_planned_with_a_margin(card):
+    assert memory.planned_memory(CUDA) == pytest.approx(memory.SHARE * 500)
+    assert 0.5 < memory.SHARE < 0.95
+    assert memory.planned_memory(torch.device("cpu")) == float("inf")
+
+
+def test_a_gpu_takes_a_batch_at_once_or_in_parts_that_its_memory_holds(card):
+    room = int(memory.SHARE * 500)
+    assert engine.part_size(8, 1, CUDA, needed=room // 8) == 8
+    assert engine.part_size(20, 1, CUDA, needed=room // 10) == 10
+    assert engine.part_size(23, 1, CUDA, needed=room // 10) == 10
+    assert engine.part_size(12, 1, CUDA, needed=room // 5) == 4, "three equal parts"
+    assert engine.part_size(5, 1, CUDA, needed=2 * room) == 1, "an image is tried in any case"
+    unknown = engine.part_size(10**6, 1, CUDA)
+    assert unknown * engine.LAYERS_ALIVE <= room < (unknown + 1) * engine.LAYERS_ALIVE
+    assert len(card) == 1, "the driver is asked once"
+    assert engine.part_size(10**6, 1, torch.device("meta")) == 10**6
 
 
 @pytest.mark.parametrize("lacking", ["triton", "Python.h", "compiler", None])

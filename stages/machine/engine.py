@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from stages.machine.cores import core_count, in_processes
 from stages.machine.device import cluster_name
+from stages.machine.memory import planned_memory, room_of_process
 from stages.runtime.errors import is_about_memory
 from stages.runtime.files import write_result
 from stages.runtime.reuse import former_result
@@ -36,6 +37,9 @@ COMPILE_PAYS = {"cpu": 2e13, "cuda": 3e15}
 SMALL_STEP = 2e9  # operations of a step; below it two processes of one thread beat two threads
 CACHED = 9 * 2**20  # bytes of a layer's output that a CPU's cache holds: 16 CIFAR images with 128 channels
 FULL_GPU = 2e12  # operations that fill a GPU: about 6,500 CIFAR images forward and backward
+LAYERS_ALIVE = (
+    24  # outputs of the largest layer, for an image: a Hessian product of a ConvNet has 9, compiled 17
+)
 
 
 @cache
@@ -76,28 +80,37 @@ def worth_compiling(operations: float, device: torch.device) -> bool:
     return enough and can_compile(device.type)
 
 
-def how_many_together(operations: float, device: torch.device) -> int:
+def how_many_together(operations: float, device: torch.device, unit_bytes: int = 0) -> int:
     """How many pieces of work to stack into one, as a small piece does not fill a device.
 
     Args:
         operations: floating-point operations of one piece.
+        unit_bytes: memory of a GPU that one piece needs; 0: not known, so that it sets no limit.
     """
     filling = SMALL_STEP if device.type == "cpu" else FULL_GPU
-    return max(1, int(filling / operations))
+    most = filling / operations
+    if unit_bytes:
+        most = min(most, planned_memory(device) / unit_bytes)
+    return max(1, int(most))
 
 
-def part_size(count: int, image_bytes: int, device: torch.device) -> int:
+def part_size(count: int, image_bytes: int, device: torch.device, needed: int = 0) -> int:
     """How many of `count` images to take through a network at a time.
 
     A CPU takes so few that each layer finds the output of the last one in the cache, which also needs
-    little memory (`benchmarks/NOTES.md` has the times). Parts are of equal size where that does not make
-    them much smaller.
+    little memory (`benchmarks/NOTES.md` has the times). A GPU takes all, or as many as its memory holds.
+    Parts are of equal size where that does not make them much smaller.
 
     Args:
         image_bytes: what one image fills of the largest layer's output.
+        needed: bytes that a GPU needs for one image; 0: not known, so `LAYERS_ALIVE` times as many as
+            `image_bytes`.
     """
-    most = max(1, CACHED // image_bytes)
-    if device.type != "cpu" or count <= most:
+    if device.type == "cpu":
+        most = max(1, CACHED // image_bytes)
+    else:
+        most = max(1, int(min(count, room_of_process(device) / (needed or LAYERS_ALIVE * image_bytes))))
+    if count <= most:
         return count
     even = max(size for size in range(1, most + 1) if count % size == 0)
     return even if 2 * even > most else most
@@ -120,11 +133,19 @@ class Work(Protocol):
         ...
 
 
-def run_units(work: Work, units: Iterable[int], operations: float, device: torch.device, title: str) -> None:
+def run_units(
+    work: Work,
+    units: Iterable[int],
+    operations: float,
+    device: torch.device,
+    title: str,
+    unit_bytes: int = 0,
+) -> None:
     """Run lists of units until every unit is done.
 
     A unit is the number of a piece of work, e.g. of a network to train. Its result depends on the number
-    alone: neither the order nor the lists matter. A GPU gets as many units in a list as fit into its memory.
+    alone: neither the order nor the lists matter. A GPU gets as many units in a list as fill it and fit into
+    its memory.
     A CPU gets one unit at a time with all threads; where a step is small, it gets one unit for each core in
     forked processes of one thread, as threads inside a small step gain less than a second step beside it.
     With `device: ray`, lists of units become tasks of a cluster (`cluster.py`).
@@ -132,6 +153,7 @@ def run_units(work: Work, units: Iterable[int], operations: float, device: torch
     Args:
         operations: floating-point operations of a step of one unit.
         title: of the progress bar.
+        unit_bytes: memory of a GPU that one unit needs; 0: not known.
     """
     units = list(units)
     cluster = cluster_name()
@@ -141,7 +163,7 @@ def run_units(work: Work, units: Iterable[int], operations: float, device: torch
 
             run_on_cluster(work, units, operations, cluster, bar)
         elif device.type != "cpu":
-            run_stacked(work, units, how_many_together(operations, device), bar)
+            run_stacked(work, units, how_many_together(operations, device, unit_bytes), bar)
         elif operations > SMALL_STEP or min(core_count(), len(units)) < 2 or sys.platform != "linux":
             run_one_by_one(work, units, bar)
         else:
@@ -151,13 +173,16 @@ def run_units(work: Work, units: Iterable[int], operations: float, device: torch
 def run_stacked(work: Work, units: list[int], together: int, bar: tqdm) -> None:
     """As many units in a call as fill the GPU; where memory runs out, half as many.
 
-    A run that is resumed begins with the number that has fitted before.
+    A run that is resumed has no more units in a call than the one before, whose checkpoints it goes on from.
 
     Args:
         together: how many units fill the GPU.
     """
     file = work.folder / "together.json"
-    size = former_result(file).get("units", together)
+    former = former_result(file)
+    size = min(together, former.get("units", together))
+    if not former:
+        write_result(file, {"units": size})
     while units:
         part = units[:size]
         if _has_room(work, part):

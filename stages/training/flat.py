@@ -81,6 +81,10 @@ class FlatNetwork:
         """Bytes of the largest output of a layer for `(1, C, H, W)`."""
         return max(output.numel() * output.element_size() for _, output in self._outputs(image))
 
+    def all_layers(self, image: torch.Tensor) -> int:
+        """Bytes of the outputs of all layers for `(1, C, H, W)`."""
+        return sum(output.numel() * output.element_size() for _, output in self._outputs(image))
+
     def _outputs(self, image: torch.Tensor) -> list[tuple[nn.Module, torch.Tensor]]:
         """Every layer with its output in a forward pass."""
         outputs = []

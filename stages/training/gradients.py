@@ -13,6 +13,7 @@ import torch
 from stages.machine.engine import part_size, worth_compiling
 from stages.networks.convnet import ConvNet
 from stages.training.flat import FlatNetwork
+from stages.training.needs import bytes_of_image
 from stages.training.objective import Objective
 from stages.training.side_by_side import logits_side_by_side
 
@@ -44,25 +45,25 @@ class Workload(NamedTuple):
 
 
 class BatchGradients:
-    """The gradients of whole batches. A CPU takes a batch in parts that fit into its cache.
+    """The gradients of whole batches, in parts that fit into the cache of a CPU or the memory of a GPU.
 
     Args:
         eager: an engine for parts of any size.
         fast: the engine for parts of the usual size; it may be compiled, and compiled code is for one size.
-        image_bytes: what one image fills of the largest layer's output.
+        size_of_parts: from the size of a batch to how many of its images are taken at a time.
         usual: how many images a part usually has.
     """
 
-    def __init__(self, eager: Engine, fast: Engine, image_bytes: int, usual: int):
+    def __init__(self, eager: Engine, fast: Engine, size_of_parts: Callable[[int], int], usual: int):
         self.eager = eager
         self.fast = fast
-        self.image_bytes = image_bytes
+        self.size_of_parts = size_of_parts
         self.usual = usual
 
     def __call__(self, theta: torch.Tensor, images: torch.Tensor, targets: torch.Tensor) -> Gradients:
         """The mean over the parts of a batch, weighted by their sizes."""
         count = images.shape[1]
-        size = part_size(count, self.image_bytes, images.device)
+        size = self.size_of_parts(count)
         total: list[torch.Tensor] = []
         for x, t in zip(images.split(size, 1), targets.split(size, 1)):
             engine = self.fast if x.shape[1] == self.usual else self.eager
@@ -87,9 +88,16 @@ def choose_gradients(objective: Objective, image: torch.Tensor, work: Workload) 
         operations /= FLOAT32_ON_CPU
     compiled = worth_compiling(operations, device)
     fast = compiled_gradients(objective, way) if compiled else eager
+    size_of_parts = parts_of_batch(network, image, work.networks)
+    return BatchGradients(eager, fast, size_of_parts, size_of_parts(work.batch))
+
+
+def parts_of_batch(network: FlatNetwork, image: torch.Tensor, networks: int) -> Callable[[int], int]:
+    """From the size of a batch to how many of its images so many networks take at a time."""
     image_bytes = network.largest_layer(image)
-    usual = part_size(work.batch, image_bytes, device)
-    return BatchGradients(eager, fast, image_bytes, usual)
+    device = image.device
+    needed = networks * bytes_of_image(network, image)
+    return lambda count: part_size(count, image_bytes, device, needed)
 
 
 # The ways to an engine. Each takes an objective, and whether to compile its function.

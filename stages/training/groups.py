@@ -23,6 +23,7 @@ from stages.settings.section import parse
 from stages.settings.train import TrainKeys, TrainSettings
 from stages.training.flat import FlatNetwork, predict
 from stages.training.loop import Schedule, examples, train
+from stages.training.needs import bytes_of_network
 from stages.training.objective import Loss
 from stages.training.snapshots import delete_checkpoint
 
@@ -182,8 +183,9 @@ class _Training:
         forward = max(group.network.operations(image) for group in self.groups.values())
         batch = min(self.setup.schedule.batch, len(self.examples.images))
         title = f"networks of {self.setup.title}"
+        needed = max(bytes_of_network(group.network, image, batch) for group in self.groups.values())
         say_what_is_used(self.setup.schedule.precision, self.setup.device)
-        run_units(self, missing, 3 * forward * batch, self.setup.device, title)
+        run_units(self, missing, 3 * forward * batch, self.setup.device, title, needed)
 
     def on(self, device: torch.device) -> "_Training":
         """The same on another device."""
