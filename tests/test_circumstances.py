@@ -66,6 +66,31 @@ def work(number):
 run_stage(lambda: on_all_cores(work, range(20)))
 """
 
+# The same by processes that are spawned, as those of GPUs are; they import what they do.
+SPAWNED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from slow import do_nothing_else
+from stages.machine.cores import Start, in_processes
+from stages.runtime.errors import run_stage
+
+del sys.argv[1:]
+run_stage(lambda: in_processes(do_nothing_else, range(20), start=Start("spawn", 2, "advice")))
+"""
+SLOW_MODULE = """
+import os, time
+from pathlib import Path
+from stages.runtime.files import replacing
+
+def work(number):
+    with replacing(Path(f"{number}.txt")) as temporary:
+        temporary.write_text(str(os.getpid()))
+        time.sleep(60)
+
+def do_nothing_else():
+    return work
+"""
+
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 needs_cores = pytest.mark.skipif(
     sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two cores"
@@ -213,9 +238,20 @@ def test_sigterm_to_a_stage_ends_its_processes_and_the_next_run_goes_on(project,
     assert_goes_on(project, made, "train", ROW)
 
 
-def forked(folder: Path) -> tuple[subprocess.Popen, list[int]]:
-    """A process, and the numbers of those that it has forked, each of which is writing a file."""
-    process = begin(folder, FORKED)
+@pytest.fixture(params=["fork", "spawn"])
+def method(request) -> str:
+    return request.param
+
+
+def forked(folder: Path, method: str) -> tuple[subprocess.Popen, list[int]]:
+    """A process, and the numbers of those that it has forked or spawned, each of which is writing a file."""
+    if method == "fork":
+        process = begin(folder, FORKED)
+    else:
+        modules = folder.with_name(f"{folder.name}-modules")
+        modules.mkdir()
+        (modules / "slow.py").write_text(SLOW_MODULE)
+        process = begin(folder, SPAWNED, str(modules))
     wait_for(folder, ".0.*.txt", process)
     wait_for(folder, ".1.*.txt", process)
     numbers = [int(path.name.split(".")[2]) for path in folder.glob(".*.txt")]
@@ -238,8 +274,8 @@ def are_gone(numbers: list[int]) -> bool:
 
 @needs_cores
 @pytest.mark.parametrize("pause", [0, 0.01, 0.1])
-def test_ctrl_c_twice_is_said_once_by_all_processes_together(tmp_path, pause):
-    process, numbers = forked(tmp_path)
+def test_ctrl_c_twice_is_said_once_by_all_processes_together(tmp_path, pause, method):
+    process, numbers = forked(tmp_path, method)
     os.killpg(process.pid, signal.SIGINT)
     time.sleep(pause)
     os.killpg(process.pid, signal.SIGINT)
@@ -249,21 +285,43 @@ def test_ctrl_c_twice_is_said_once_by_all_processes_together(tmp_path, pause):
 
 
 @needs_cores
-def test_forked_processes_end_with_a_stage_that_is_killed(tmp_path):
-    process, numbers = forked(tmp_path)
+def test_forked_processes_end_with_a_stage_that_is_killed(tmp_path, method):
+    process, numbers = forked(tmp_path, method)
     process.kill()
     assert ended(process)[0] == -signal.SIGKILL
     assert are_gone(numbers)
 
 
 @needs_cores
-def test_a_forked_process_that_is_killed_for_memory_is_named(tmp_path):
-    process, numbers = forked(tmp_path)
+def test_a_forked_process_that_is_killed_for_memory_is_named(tmp_path, method):
+    process, numbers = forked(tmp_path, method)
     os.kill(numbers[0], signal.SIGKILL)
     status, said = ended(process)
     assert status == 1
     assert_one_line(said, "error: a process of this stage was killed, probably because memory ran out")
     assert are_gone(numbers)
+
+
+@needs_cores
+@pytest.mark.parametrize("pause", [0.05, 0.3])
+def test_ctrl_c_while_processes_are_spawned_is_said_once(tmp_path, pause):
+    """They import their modules for seconds, and would answer to ctrl-C by a traceback."""
+    modules = tmp_path / "modules"
+    folder = tmp_path / "folder"
+    modules.mkdir()
+    folder.mkdir()
+    signs = "import os, time; open('begun-%d' % os.getpid(), 'w').close()\n"
+    slow_import = "time.sleep(2 if os.getppid() != int(os.environ['TESTS']) else 0)\n"
+    (modules / "slow.py").write_text(signs + slow_import + SLOW_MODULE)
+    process = begin(folder, SPAWNED, str(modules), before=["env", f"TESTS={os.getpid()}"])
+    wait_for(folder, "begun-*", process)
+    until = time.monotonic() + 60
+    while len(list(folder.glob("begun-*"))) < 2:  # the stage itself, and the first process
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(pause)
+    os.killpg(process.pid, signal.SIGINT)
+    assert ended(process) == (130, "stopped\n")
 
 
 def test_ctrl_c_before_a_stage_has_begun_is_silent(project):

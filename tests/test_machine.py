@@ -1,17 +1,35 @@
 """Devices and engines: memory that a CPU keeps, and networks that do not fit into the memory of a GPU."""
 
+import os
 import platform
+import signal
 import subprocess
 import sys
+import time
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT
+from project import PARAMS
 
-from stages.machine import engine, memory
+from stages.images.prepared import LabelledImages
+from stages.losses import mixup
+from stages.machine import device, engine, memory
 from stages.machine.engine import run_units
+from stages.networks.convnet import ConvNet
+from stages.runtime.errors import UserError
+from stages.runtime.files import write_text
+from stages.runtime.randomness import generator
+from stages.settings.train import TrainSettings
+from stages.training import groups
+from stages.training.flat import FlatNetwork
+from stages.training.loop import Schedule
+from stages.training.objective import Loss
+
+SETTINGS = TrainSettings(**PARAMS["train"])
 
 COUNT_PAGE_FAULTS = """
 import resource
@@ -226,3 +244,107 @@ def test_a_cpu_runs_every_unit_alone(operations, tmp_path):
 
     run_units(Counting(run), range(5), operations, torch.device("cpu"), "test")
     assert sorted(int(file.name) for file in tmp_path.iterdir()) == list(range(5))
+
+
+# Several GPUs, for which the CPU stands
+
+
+@dataclass(frozen=True)
+class Noting:
+    """Work whose units each leave a file with the process and the other units of its list."""
+
+    folder: Path
+    behaviour: str = ""
+
+    def on(self, device):
+        return self
+
+    def run(self, units):
+        if self.behaviour == "mistake" and 0 in units:
+            raise UserError("row: lr is too large")
+        if self.behaviour == "killed" and 0 in units:
+            os.kill(os.getpid(), signal.SIGKILL)
+        for _ in range(500 if self.behaviour == "" else 0):  # until both processes have a list
+            if len(list(self.folder.glob("began-*"))) > 1:
+                break
+            write_text(self.folder / f"began-{os.getpid()}", "")
+            time.sleep(0.1)
+        for unit in units:
+            write_text(self.folder / f"{unit}.txt", f"{os.getpid()} {units}")
+
+
+@pytest.fixture
+def two_cards(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(engine, "cards_of", lambda device: [cpu, cpu])
+
+
+def lists_of(folder: Path) -> dict[str, str]:
+    return {file.stem: file.read_text().partition(" ")[2] for file in folder.glob("*.txt")}
+
+
+def test_units_are_spread_over_all_gpus(two_cards, tmp_path):
+    run_units(Noting(tmp_path), range(5), 1.0, CUDA, "test")
+    processes = {file.read_text().split()[0] for file in tmp_path.glob("*.txt")}
+    assert len(processes) == 2
+    assert str(os.getpid()) not in processes
+    first, second = "[0, 1, 2]", "[3, 4]"
+    assert lists_of(tmp_path) == {"0": first, "1": first, "2": first, "3": second, "4": second}
+
+
+def test_one_gpu_or_one_unit_needs_no_process(two_cards, tmp_path, monkeypatch):
+    run_units(Noting(tmp_path, "alone"), [7], 1.0, CUDA, "test")
+    monkeypatch.setattr(engine, "cards_of", lambda device: [torch.device("cuda:0")])
+    run_units(Noting(tmp_path, "alone"), [8, 9], 1.0, CUDA, "test")
+    assert {file.read_text().split()[0] for file in tmp_path.glob("*.txt")} == {str(os.getpid())}
+
+
+def test_a_mistake_in_a_process_of_a_gpu_comes_back(two_cards, tmp_path):
+    with pytest.raises(UserError, match="^row: lr is too large$"):
+        run_units(Noting(tmp_path, "mistake"), range(4), 1.0, CUDA, "test")
+
+
+def test_a_process_of_a_gpu_that_is_killed_is_named_and_the_next_run_goes_on(two_cards, tmp_path):
+    with pytest.raises(ChildProcessError, match="was killed, probably because memory ran out .*DEVICE="):
+        run_units(Noting(tmp_path, "killed"), range(6), 1.0, CUDA, "test")
+    for file in tmp_path.glob("*.txt"):
+        file.unlink()
+    run_units(Noting(tmp_path, "again"), [1, 2, 4, 5], 1.0, CUDA, "test")
+    first, second = "[1, 2]", "[4, 5]"
+    assert lists_of(tmp_path) == {"1": first, "2": first, "4": second, "5": second}, "the lists of before"
+
+
+def test_a_device_with_a_number_is_one_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    cards = [torch.device("cuda", number) for number in range(3)]
+    assert device.cards_of(CUDA) == cards
+    assert device.cards_of(cards[1]) == [cards[1]]
+    assert device.cards_of(torch.device("mps")) == [torch.device("mps")]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert device.cards_of(CUDA) == [CUDA]
+
+
+def test_networks_do_not_depend_on_the_number_of_gpus(tmp_path, monkeypatch):
+    """Lists of two networks, in this process and in two others."""
+    labels = torch.arange(12) % 3
+    data = LabelledImages(torch.randn(12, 1, 8, 8, generator=generator("data")), labels, 3)
+    cpu = torch.device("cpu")
+    schedule = Schedule(epochs=2, lr=0.05, batch=6)
+    setup = groups.Setup("row", "row", data, None, data, schedule, repeats=4, seed=0, device=cpu)
+    network = FlatNetwork(ConvNet(1, 8, 3, 4, 1))
+    trained = {"mixup": groups.Group(network, Loss(mixup, SETTINGS))}
+
+    def on_gpus(work, units, operations, device, title, unit_bytes):
+        engine.run_units(work, units, engine.FULL_GPU / 2, CUDA, title)
+
+    monkeypatch.setattr(groups, "run_units", on_gpus)
+    monkeypatch.setattr(engine, "SMALL_STEP", engine.FULL_GPU)
+    results = []
+    for count in (1, 2):
+        monkeypatch.setattr(engine, "cards_of", lambda device, count=count: [cpu] * count)
+        torch.set_num_threads(1)
+        results.append(groups.train_groups(trained, setup, tmp_path / str(count)))
+        assert (tmp_path / str(count) / "lists.json").exists() == (count == 2)
+    one, two = (result.weights["mixup"] for result in results)
+    assert torch.allclose(one, two, rtol=1e-4, atol=1e-6)
+    assert one.shape == two.shape == (4, network.size)

@@ -11,7 +11,7 @@ import torch
 from stages.machine.names import DEVICES, gpu_share, is_known, is_of_ray
 from stages.runtime.errors import UserError
 
-__all__ = ["cluster_name", "keep_freed_memory", "pick_device", "set_up"]
+__all__ = ["cards_of", "cluster_name", "keep_freed_memory", "pick_device", "set_up"]
 
 # Names of two options of glibc's `mallopt`, from its malloc.h.
 M_TRIM_THRESHOLD = -1
@@ -28,8 +28,8 @@ def pick_device(name: str) -> torch.device:
     this machine that `auto` picks, or on the CPU where tasks shall have no GPU (`ray:0`).
 
     Args:
-        name: `auto` (CUDA, else Apple's MPS, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`, `ray`, or
-            `ray:0.25` for tasks with a quarter of a GPU each.
+        name: `auto` (CUDA, else Apple's MPS, else the CPU), `cpu`, `cuda` for all CUDA devices, `cuda:1` for
+            one, `mps`, `ray`, or `ray:0.25` for tasks with a quarter of a GPU each.
 
     Raises:
         UserError: the name is unknown, this machine has no such device, or Ray is not installed.
@@ -53,6 +53,13 @@ def pick_device(name: str) -> torch.device:
 def cluster_name() -> str | None:
     """The name that was picked last if it is `ray` or `ray:<share>`; None otherwise."""
     return _picked if is_of_ray(_picked) else None
+
+
+def cards_of(device: torch.device) -> list[torch.device]:
+    """The devices for independent work: all of this machine for `cuda`, and one for any other name."""
+    if device.type != "cuda" or device.index is not None:
+        return [device]
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())] or [device]
 
 
 def set_up(device: torch.device) -> None:

@@ -1,20 +1,25 @@
 """How a computation runs: eager or compiled, in one process or in several. Only the speed depends on it."""
 
 import importlib.util
+import math
+import multiprocessing
 import os
+import pickle
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from itertools import chain
+from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from tqdm import tqdm
 
-from stages.machine.cores import core_count, in_processes
-from stages.machine.device import cluster_name
+from stages.machine.cores import Start, core_count, in_processes, with_one_thread
+from stages.machine.device import cards_of, cluster_name, set_up
 from stages.machine.memory import planned_memory, room_of_process
 from stages.runtime.errors import is_about_memory
 from stages.runtime.files import write_result
@@ -117,7 +122,10 @@ def part_size(count: int, image_bytes: int, device: torch.device, needed: int = 
 
 
 class Work(Protocol):
-    """Pieces of work with numbers, each of which leaves its result in a folder."""
+    """Pieces of work with numbers, each of which leaves its result in a folder.
+
+    It can be pickled, for processes of other GPUs.
+    """
 
     @property
     def folder(self) -> Path:
@@ -145,7 +153,7 @@ def run_units(
 
     A unit is the number of a piece of work, e.g. of a network to train. Its result depends on the number
     alone: neither the order nor the lists matter. A GPU gets as many units in a list as fill it and fit into
-    its memory.
+    its memory; `cuda` without a number is every GPU of the machine, each with a process if there are several.
     A CPU gets one unit at a time with all threads; where a step is small, it gets one unit for each core in
     forked processes of one thread, as threads inside a small step gain less than a second step beside it.
     With `device: ray`, lists of units become tasks of a cluster (`cluster.py`).
@@ -163,7 +171,11 @@ def run_units(
 
             run_on_cluster(work, units, operations, cluster, bar)
         elif device.type != "cpu":
-            run_stacked(work, units, how_many_together(operations, device, unit_bytes), bar)
+            cards = cards_of(device)
+            if min(len(cards), len(units)) > 1:
+                _run_on_cards(work, units, Unit(operations, unit_bytes), cards, bar)
+            else:
+                run_stacked(work, units, how_many_together(operations, device, unit_bytes), bar)
         elif operations > SMALL_STEP or min(core_count(), len(units)) < 2 or sys.platform != "linux":
             run_one_by_one(work, units, bar)
         else:
@@ -216,4 +228,58 @@ def run_one_by_one(work: Work, units: list[int], bar: tqdm) -> None:
 
 
 def _run_in_processes(work: Work, units: list[int], bar: tqdm) -> None:
-    in_processes(lambda unit: work.run([unit]), units, torch.set_num_threads, bar.update)
+    def run(unit: int) -> None:
+        work.run([unit])
+
+    in_processes(partial(with_one_thread, torch.set_num_threads, run), units, lambda unit: bar.update())
+
+
+# All GPUs of the machine
+
+
+class Unit(NamedTuple):
+    """What a unit takes."""
+
+    operations: float  # of a step
+    bytes: int  # of a GPU's memory; 0: not known
+
+
+def _run_on_cards(work: Work, units: list[int], unit: Unit, cards: list[torch.device], bar: tqdm) -> None:
+    """Lists of units, by one process for each GPU: it takes the next list when it has done one.
+
+    The processes write to the folder of the work, as a single process does.
+    """
+    together = how_many_together(unit.operations, cards[0], unit.bytes)
+    lists = _lists(work.folder, units, min(together, math.ceil(len(units) / len(cards))))
+    processes = min(len(cards), len(lists))
+    payload = pickle.dumps(work.on(torch.device("cpu")))
+    tickets = multiprocessing.get_context("spawn").Queue()
+    tickets.cancel_join_thread()  # a process that was killed does not take its ticket
+    for card in cards[:processes]:
+        tickets.put((card, payload))
+    torch.cuda.empty_cache()
+    start = Start("spawn", processes, f"{cards[0]} alone needs less: DEVICE={cards[0]} ...")
+    in_processes(partial(_on_a_card, tickets, unit), lists, lambda part: bar.update(len(part)), start)
+
+
+def _lists(folder: Path, units: list[int], size: int) -> list[list[int]]:
+    """The units in lists: in a run that is resumed, those of the run before, which have their checkpoints."""
+    file = folder / "lists.json"
+    former = former_result(file).get("lists", [])
+    if set(units) <= set(chain(*former)):
+        left = [[unit for unit in part if unit in units] for part in former]
+        return [part for part in left if part]
+    lists = [units[first : first + size] for first in range(0, len(units), size)]
+    write_result(file, {"lists": lists})
+    return lists
+
+
+def _on_a_card(tickets: Queue, unit: Unit) -> Callable[[list[int]], None]:
+    """In a process of its own: the function that runs a list of units on the GPU of the next ticket."""
+    card, payload = tickets.get()
+    set_up(card)
+    if card.type == "cuda":
+        torch.cuda.set_device(card)
+    work = pickle.loads(payload).on(card)
+    together = how_many_together(unit.operations, card, unit.bytes)
+    return lambda units: run_stacked(work, units, together, tqdm(disable=True))

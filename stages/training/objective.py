@@ -1,5 +1,6 @@
 """What training minimises: the loss of a network on a batch. The accuracy is computed beside it."""
 
+import importlib
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
@@ -53,6 +54,14 @@ class Loss(NamedTuple):
         """The name of the module and its settings as text, which are equal for equal losses."""
         settings = self.settings.model_dump_json() if self.settings else ""
         return self.module.__name__, settings
+
+    def __reduce__(self) -> tuple:
+        """For pickle, which takes no modules: the module by its name."""
+        return _loss_of, (self.module.__name__, self.settings)
+
+
+def _loss_of(module: str, settings: Section | None) -> Loss:
+    return Loss(importlib.import_module(module), settings)
 
 
 class Objective:
