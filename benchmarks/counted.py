@@ -28,7 +28,7 @@ from stages.backbones import dc, mtt, rtp
 from stages.distillation import back_propagation_through_time
 from stages.distillation.back_propagation_through_time import AddressableMemory, PlainImages, at_most
 from stages.distillation.backbone import Problem
-from stages.distillation.gradient_matching import matching_distance, stacked_gradients
+from stages.distillation.gradient_distance import matching_distance, stacked_gradients
 from stages.distillation.trajectory_matching import matching_loss
 from stages.distillation.unroll import InnerLoss, InnerTraining, unrolled_gradient
 from stages.images.augment import OPERATIONS, Draw, augment

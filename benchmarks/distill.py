@@ -39,7 +39,7 @@ from benchmarks.plain import plain_convnet, plain_pooling
 from stages.backbones import dc, dsa, mtt, rtp
 from stages.distillation import gradient_matching, unroll
 from stages.distillation.backbone import Problem
-from stages.distillation.gradient_matching import matching_distance
+from stages.distillation.gradient_distance import matching_distance
 from stages.distillation.trajectory_matching import matching_loss
 from stages.images.augment import Draw, augment, draw
 from stages.images.prepared import LabelledImages

@@ -1,9 +1,11 @@
 """What the tests share: devices and the folders that lie outside the repository."""
 
+import importlib.util
 import json
 import os
 import signal
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -28,6 +30,16 @@ def outside(variable: str, default: str) -> Path:
 @pytest.fixture(params=DEVICES)
 def device(request) -> torch.device:
     return pick_device(request.param)
+
+
+@pytest.fixture(scope="session")
+def pretend() -> ModuleType:
+    """The module that makes tensors on the CPU say that they are on `cuda:0`."""
+    file = outside("CUDA_DIR", "cuda") / "pretend.py"
+    spec = importlib.util.spec_from_file_location("pretend", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -16,10 +17,11 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from stages.backbones import dc, dsa, full, kmeans, mtt, random, rtp
-from stages.distillation import gradient_matching, trajectory_matching
+from stages.distillation import gradient_matching, trajectory_matching, unroll
 from stages.distillation.back_propagation_through_time import AddressableMemory, clipped
 from stages.distillation.backbone import Backbone, Problem
-from stages.distillation.gradient_matching import GradientMatching, class_gradients, matching_distance
+from stages.distillation.gradient_distance import ByProducts, class_gradients, matching_distance
+from stages.distillation.gradient_matching import GradientMatching
 from stages.distillation.learn import learn
 from stages.distillation.trajectory_matching import TrajectoryMatching
 from stages.distillation.unroll import InnerLoss
@@ -97,6 +99,63 @@ def test_the_gradient_equals_finite_differences(name, mdt, device):
         loss_behind, _ = first_update({key: -h * direction})
         slope = float(loss_ahead - loss_behind) / (2 * h)
         assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-5), key
+
+
+@pytest.mark.parametrize("name", ["dc", "dsa", "dsa with masks after the augmentation"])
+@pytest.mark.parametrize("mdt", [0, 0.1])
+@pytest.mark.parametrize("stacked", [True, False])
+def test_products_match_as_double_backward_does(name, mdt, stacked, device, monkeypatch):
+    def update(shift=0.0):
+        backbone = CASES[name].start(five_classes(device, mdt=mdt))
+        images = backbone.variables["images"]
+        images.value = images.value + shift
+        loss, gradients = next(backbone.updates(1))
+        return loss, gradients["images"]
+
+    def by_products(loss, *arguments):
+        return ByProducts(loss, stacked)(*arguments)
+
+    loss, gradient = update()
+    monkeypatch.setattr(gradient_matching, "ByProducts", lambda loss, _: partial(by_products, loss))
+    monkeypatch.setattr(gradient_matching, "by_double_backward", by_products)
+    product_loss, product_gradient = update()
+    assert torch.allclose(product_loss, loss, rtol=1e-12)
+    assert torch.allclose(product_gradient, gradient, rtol=1e-8, atol=1e-12)
+
+    h = 1e-5
+    draws = generator("direction")
+    direction = torch.randn(gradient.shape, generator=draws, dtype=torch.float64).to(device)
+    slope = float(update(h * direction)[0] - update(-h * direction)[0]) / (2 * h)
+    assert float((product_gradient * direction).sum()) == pytest.approx(slope, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dc", "dsa"])
+@pytest.mark.parametrize("room, groups", [(1000, [5]), (13, [2, 2, 1]), (11, [1] * 5), (4, [1] * 5)])
+def test_a_gpu_matches_as_many_classes_at_a_time_as_it_has_room_for(name, room, groups, pretend, monkeypatch):
+    """A class has six real images. Where not even one fits, its images go through the network in parts."""
+    loss, gradients = next(CASES[name].start(five_classes("cpu")).updates(1))
+    for module in (gradient_matching, unroll):
+        monkeypatch.setattr(module, "part_size", lambda count, image_bytes, device: min(count, room))
+    images_at_once = []
+    sizes = []
+
+    def note(layer, inputs):
+        images_at_once.append(pretend.innermost(inputs[0]).numel() // (2 * 8 * 8))
+
+    with pretend.pretend_cuda():
+        problem = five_classes("cuda")
+        backbone = CASES[name].start(problem)
+        matching = backbone.updates.__self__
+        match = matching.match
+        matching.match = lambda theta, images, *more: sizes.append(len(images)) or match(theta, images, *more)
+        hook = problem.network.module.features[0].register_forward_pre_hook(note)
+        own_loss, own_gradients = next(backbone.updates(1))
+        hook.remove()
+        assert torch.allclose(own_loss.cpu(), loss, rtol=1e-10)
+        assert torch.allclose(own_gradients["images"].cpu(), gradients["images"], rtol=1e-8, atol=1e-12)
+    assert sizes == groups
+    assert max(images_at_once) <= room
+    assert room // 2 < max(images_at_once) or room == 1000
 
 
 @pytest.mark.parametrize("name", ["dc", "dsa"])

@@ -1,6 +1,5 @@
 """What the CPU makes a GPU do: kernels, copies to it and waits for it. Tensors pretend to be there."""
 
-import importlib.util
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,6 @@ from types import ModuleType
 
 import pytest
 import torch
-from conftest import outside
 from project import PARAMS
 
 from stages.backbones import dc, dsa, mtt, rtp
@@ -40,16 +38,6 @@ MTT = {
     "batch_syn": 4,
 }
 LOOPS = {"outer_loops": 2, "lr_img": 0.01, "batch_real": 6, "batch_train": 3}
-
-
-@pytest.fixture(scope="module")
-def pretend() -> ModuleType:
-    """The module that makes tensors on the CPU say that they are on `cuda:0`."""
-    file = outside("CUDA_DIR", "cuda") / "pretend.py"
-    spec = importlib.util.spec_from_file_location("pretend", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def data(images: int) -> LabelledImages:

@@ -1,10 +1,7 @@
 """No stage mixes devices: every backbone and stage takes a step on tensors that pretend to be on a GPU."""
 
-import importlib.util
-
 import pytest
 import torch
-from conftest import outside
 from project import MTT, PARAMS, make_project, row, run, suite
 
 from stages.settings.rows import Entry
@@ -27,16 +24,6 @@ def rows() -> dict[str, dict]:
         "shapes-kmeans": row(backbone="kmeans", distill={}, **plain),
         "shapes-full": row(backbone="full", ipc=None, distill={}, **plain),
     }
-
-
-@pytest.fixture(scope="module")
-def pretend():
-    """The module that makes tensors on the CPU say that they are on `cuda:0`."""
-    file = outside("CUDA_DIR", "cuda") / "pretend.py"
-    spec = importlib.util.spec_from_file_location("pretend", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("whitening", ["zca", "none"])

@@ -98,6 +98,32 @@ def test_a_distillation_that_stays_bad_stops_with_a_reason(value):
         learn(Parabola(loss=loss).backbone, None, "row")
 
 
+@pytest.mark.parametrize("problem", [torch.OutOfMemoryError("CUDA out of memory. Tried"), MemoryError()])
+def test_a_distillation_without_memory_says_what_to_lower(problem):
+    """`run_stage` adds the note to its line."""
+
+    def loss(iteration):
+        raise problem
+
+    parabola = Parabola(loss=loss)
+    parabola.backbone.memory = {"batch_real": 256, "syn_steps": 50}
+    with pytest.raises(type(problem)) as seen:
+        learn(parabola.backbone, None, "row")
+    advice = "lower sizes of the row's distill section (now: batch_real 256, syn_steps 50)"
+    assert seen.value.__notes__ == [advice]
+
+
+def test_other_errors_say_nothing_of_memory():
+    def loss(iteration):
+        raise RuntimeError("shapes do not match")
+
+    parabola = Parabola(loss=loss)
+    parabola.backbone.memory = {"batch_real": 256}
+    with pytest.raises(RuntimeError, match="shapes") as seen:
+        learn(parabola.backbone, None, "row")
+    assert not getattr(seen.value, "__notes__", [])
+
+
 def test_a_step_size_that_would_leave_its_range_stops_the_distillation():
     parabola = Parabola()
     parabola.step_size.lr = 100.0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stages.calibrators.early_stopped import early_stopped
 from stages.calibrators.optimum import optimum
-from stages.distillation.gradient_matching import matching_distance
+from stages.distillation.gradient_distance import matching_distance
 from stages.distillation.trajectory_matching import matching_loss
 from stages.distillation.unroll import InnerLoss, InnerTraining, unrolled_gradient
 from stages.images.augment import (

@@ -125,6 +125,12 @@ class BackPropagationThroughTime:
         classes_in_a_step = at_most(settings.classes)(real.classes)
         images_of_a_class = at_most(settings.batch_syn)(self.memory.images_per_class)
         batch_size = classes_in_a_step * images_of_a_class
+        self.memory_settings = {
+            "batch_syn": images_of_a_class,
+            "batch_real": settings.batch_real,
+            "classes": classes_in_a_step,
+            "syn_steps": settings.syn_steps,
+        }
         inner_images = batch_size * settings.syn_steps * settings.iterations
         self.inner = inner_loss_for(problem.network, real.images[:1], inner_images, settings.precision)
 
@@ -136,6 +142,7 @@ class BackPropagationThroughTime:
             variables=self.memory.variables,
             updates=self.updates,
             precision=self.settings.precision,
+            memory=self.memory_settings,
         )
 
     def images(self) -> Tensor:

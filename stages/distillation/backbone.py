@@ -91,6 +91,7 @@ class Backbone:
         temperature: that came with a set; None: there is none.
         precision: of the products, a value of `Precision` in stages/settings/section.py. `learn` sees to
             "tf32", and the backbone itself to "bfloat16".
+        memory: the settings that an update needs less memory with if they are lower, with their values.
         variables: what is learned, by name; a scalar is a column of the curve, and the value of a variable
             `step_size` is saved with the images.
     """
@@ -106,6 +107,7 @@ class Backbone:
     temperature: float | None = None
     targets: Tensor | None = None
     precision: str = "float32"
+    memory: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_real_images(cls, problem: Problem, sets: list[Tensor]) -> "Backbone":

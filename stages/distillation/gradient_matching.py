@@ -5,28 +5,26 @@ https://arxiv.org/abs/2006.05929; https://github.com/VICO-UoE/DatasetCondensatio
 paper, (6) with a mask.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
 
 from stages.distillation.backbone import Backbone, Problem, Update, Variable
+from stages.distillation.gradient_distance import ByProducts, Match, by_double_backward, class_gradients
 from stages.distillation.unroll import InnerLoss
 from stages.images.augment import Draw, augment, draw
 from stages.images.masking import Masks
 from stages.images.sampling import class_rows
-from stages.machine.engine import how_many_together, worth_compiling
+from stages.machine.compiled import uses_graphs
+from stages.machine.engine import how_many_together, part_size, worth_compiling
 from stages.machine.transfer import send
 from stages.runtime.randomness import generator
 from stages.settings.section import Precision
-from stages.training.flat import FlatNetwork
 
-__all__ = ["GradientMatching", "matching_distance"]
-
-EPS = 1e-6  # keeps the cosine finite where a gradient is zero
+__all__ = ["GradientMatching", "classes_that_fit"]
 
 
 class Settings(Protocol):
@@ -63,6 +61,9 @@ class ClassBatches(NamedTuple):
 class GradientMatching:
     """Synthetic images, matched a group of classes at a time, so that memory does not grow with the classes.
 
+    The gradient of the synthetic images comes from products on a GPU, where they can be compiled, and from
+    double backward on a CPU, where that is faster (`gradient_distance.py`).
+
     Args:
         initial: the images to start from, `(N, C, H, W)`.
         labels: of these images, `(N,)`, equally many of each class.
@@ -91,18 +92,32 @@ class GradientMatching:
         self.real_rows = class_rows(real.labels.cpu(), real.classes)
         self.synthetic_rows = torch.stack(class_rows(labels, real.classes))  # (classes, ipc)
 
+        on_gpu = device.type == "cuda"
         forward = problem.network.operations(real.images[:1])
         real_operations = 3 * forward * settings.batch_real  # the gradient of one class
-        updates = settings.outer_loops * settings.iterations
-        compiled = worth_compiling(real_operations * real.classes * updates, device)
-        self.synthetic_loss = InnerLoss(problem.network)
-        self.real_loss = InnerLoss(problem.network, compiled, settings.precision)
+        synthetic_operations = 12 * forward * problem.ipc  # the gradient of one class, and its derivative
+        epochs = settings.inner_loops * (settings.outer_loops - 1) * settings.iterations
+        inner_operations = 3 * forward * len(labels) * epochs
+        class_updates = real.classes * settings.outer_loops * settings.iterations
+        real_compiled = worth_compiling(real_operations * class_updates, device)
+        self.real_loss = InnerLoss(problem.network, real_compiled, settings.precision)
+        synthetic_compiled = on_gpu and worth_compiling(
+            synthetic_operations * class_updates + inner_operations, device
+        )
+        self.synthetic_loss = InnerLoss(problem.network, synthetic_compiled, graphs=uses_graphs(device))
 
-        # On a CPU only the synthetic images are stacked; their gradient takes about 12 forward passes.
-        self.stacked = device.type == "cuda"
-        synthetic_operations = 12 * forward * problem.ipc
-        class_operations = real_operations if self.stacked else synthetic_operations
-        self.together = how_many_together(class_operations, device)
+        # On a CPU only the synthetic images are stacked. On a GPU all are, as far as memory allows.
+        self.stacked = False
+        self.match: Callable[..., Match] = partial(by_double_backward, self.synthetic_loss)
+        self.together = how_many_together(real_operations if on_gpu else synthetic_operations, device)
+        if on_gpu:
+            largest = max(len(rows) for rows in self.real_rows)
+            images = max(min(largest, settings.batch_real), problem.ipc)
+            image_bytes = problem.network.largest_layer(real.images[:1])
+            fitting = classes_that_fit(real.classes, images, image_bytes, device)
+            self.stacked = fitting > 0
+            self.match = ByProducts(self.synthetic_loss, self.stacked)
+            self.together = min(self.together, max(1, fitting))
 
     def backbone(self) -> Backbone:
         return Backbone(
@@ -112,6 +127,7 @@ class GradientMatching:
             variables={"images": self.images},
             updates=self.updates,
             precision=self.settings.precision,
+            memory={"batch_real": self.settings.batch_real, "batch_train": self.settings.batch_train},
         )
 
     def updates(self, iteration: int) -> Iterator[Update]:
@@ -127,9 +143,13 @@ class GradientMatching:
             for first, rows in self._groups():
                 images = self.images.value[rows].detach().requires_grad_()
                 batches = self._batches(images, first, drawn)
-                distance = self._distance(theta, batches, self.labels[rows])
-                (gradient[rows],) = torch.autograd.grad(distance, images)
-                loss = loss + distance.detach()
+                targets = class_gradients(
+                    self.real_loss, theta, batches.real, batches.real_labels, self.stacked
+                )
+                synthetic = torch.stack(batches.synthetic)
+                match = self.match(theta, synthetic, self.labels[rows], targets)
+                (gradient[rows],) = torch.autograd.grad(synthetic, images, match.gradient)
+                loss = loss + match.distance
             yield loss, {"images": gradient}
 
     def _train(self, theta: Tensor, draws: torch.Generator) -> Tensor:
@@ -189,57 +209,17 @@ class GradientMatching:
             batches.real_labels.append(real.labels[rows])
         return batches
 
-    def _distance(self, theta: Tensor, batches: ClassBatches, labels: Tensor) -> Tensor:
-        """The sum of the matching distances of a group of classes.
 
-        Args:
-            labels: of the synthetic images of the group, `(classes, ipc)`.
-        """
-        targets = class_gradients(self.real_loss, theta, batches.real, batches.real_labels, self.stacked)
-        gradients = stacked_gradients(self.synthetic_loss, theta, torch.stack(batches.synthetic), labels)
-        distances = vmap(partial(matching_distance, self.problem.network))(gradients, targets)
-        return distances.sum()
+def classes_that_fit(classes: int, images: int, image_bytes: int, device: torch.device) -> int:
+    """How many classes a GPU's memory holds at a time; 0: not one, which is then taken in parts.
 
-
-def matching_distance(network: FlatNetwork, ours: Tensor, theirs: Tensor) -> Tensor:
-    """The sum of 1 - cosine of two `(P,)` gradients over the output rows of the weights.
-
-    Biases and the parameters of norms, which are vectors, contribute nothing.
+    Args:
+        images: of one class.
+        image_bytes: what one image fills of the largest layer's output.
     """
-    total = ours.new_zeros(())
-    for a, b in zip(network.split(ours).values(), network.split(theirs).values()):
-        if a.dim() > 1:
-            a = a.flatten(1)
-            b = b.flatten(1)
-            cosines = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + EPS)
-            total = total + (1 - cosines).sum()
-    return total
+    return part_size(classes * images, image_bytes, device) // images
 
 
 def view(images: Tensor, drawn: Draw | None) -> Tensor:
     """The images under one draw of the augmentation, or as they are."""
     return images if drawn is None else augment(images, drawn)
-
-
-def class_gradients(
-    loss: InnerLoss,
-    theta: Tensor,
-    images: list[Tensor],
-    labels: list[Tensor],
-    stacked: bool,
-) -> Tensor:
-    """`(classes, P)`: the gradient of the batch of each class.
-
-    Args:
-        stacked: compute them together, if all batches have one size; one by one is faster on a CPU.
-    """
-    sizes = {len(batch) for batch in images}
-    if stacked and len(sizes) == 1:
-        return loss.stacked_gradients(theta, torch.stack(images), torch.stack(labels))
-    gradients = [loss.gradient(theta, x, y) for x, y in zip(images, labels)]
-    return torch.stack(gradients)
-
-
-def stacked_gradients(loss: InnerLoss, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-    """`(classes, P)` gradients of `(classes, N, C, H, W)` images, which can be differentiated."""
-    return vmap(grad(loss.loss), (None, 0, 0))(theta, images, labels)

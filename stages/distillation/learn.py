@@ -1,6 +1,8 @@
 """The loop of every distillation: SGD on the variables of a backbone, with checkpoints and a curve."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +14,7 @@ from tqdm import tqdm
 from stages.distillation.backbone import Backbone, Gradients, Variable
 from stages.machine.precision import say_what_is_used, tf32_if_asked
 from stages.runtime.checksums import is_whole
-from stages.runtime.errors import UserError
+from stages.runtime.errors import UserError, is_about_memory
 from stages.runtime.files import read_about, read_tensors, write_curve, write_tensors
 
 __all__ = ["Learned", "learn"]
@@ -48,7 +50,7 @@ def learn(backbone: Backbone, checkpoint: Path | None, name: str, curve: Path | 
     bar = tqdm(iterations, name, initial=state.iteration, total=backbone.iterations, disable=None)
     for iteration in bar:
         losses = []
-        with tf32_if_asked(backbone.precision):
+        with tf32_if_asked(backbone.precision), advice_on_memory(backbone):
             for loss, gradients in backbone.updates(iteration):
                 losses.append(loss)
                 reason = state.update(loss, gradients)
@@ -70,6 +72,18 @@ def advice(backbone: Backbone) -> str:
     """What the user can do about a distillation that was given up."""
     rates = [f"{key} {variable.lr:g}" for key, variable in backbone.variables.items()]
     return f"Lower the learning rates of the row's distill section (now: {', '.join(rates)})"
+
+
+@contextmanager
+def advice_on_memory(backbone: Backbone) -> Iterator[None]:
+    """Note beside an error what the user can lower, where memory runs out inside."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as problem:
+        if is_about_memory(problem) and backbone.memory:
+            sizes = [f"{key} {value}" for key, value in backbone.memory.items()]
+            problem.add_note(f"lower sizes of the row's distill section (now: {', '.join(sizes)})")
+        raise
 
 
 @dataclass

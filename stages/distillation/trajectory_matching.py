@@ -75,6 +75,7 @@ class TrajectoryMatching:
             updates=self.updates,
             precision=self.settings.precision,
             teacher_step_size=self.settings.lr_teacher,
+            memory={"batch_syn": self.batch_size, "syn_steps": self.settings.syn_steps},
         )
 
     def updates(self, iteration: int) -> Iterator[Update]:
@@ -83,7 +84,7 @@ class TrajectoryMatching:
         draws = generator(self.problem.seed, "mtt", iteration)
         expert = int(torch.randint(len(self.snapshots), (), generator=draws))
         epoch = int(torch.randint(settings.max_start_epoch, (), generator=draws))
-        start = self.snapshots[expert, epoch]
+        start = self.snapshots[expert, epoch].clone()  # aligned, as code is compiled for what comes first
         target = self.snapshots[expert, epoch + settings.expert_epochs]
 
         images = self.images.value.detach().requires_grad_()

@@ -14,7 +14,7 @@ here they are kept).
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
+from stages.machine.compiled import compile_function, uses_graphs
 from stages.machine.engine import part_size, worth_compiling
 from stages.training.flat import FlatNetwork
 
@@ -30,6 +31,8 @@ __all__ = ["InnerLoss", "InnerTraining", "Unrolled", "inner_loss_for", "unrolled
 Batch = Callable[[int], tuple[Tensor, Tensor]]  # inner step -> images (N, C, H, W), labels (N,)
 Network = Callable[[Tensor], Tensor]  # images (N, C, H, W) -> logits (N, K)
 Products = tuple[Tensor, Tensor]  # for the weights (P,), and for the images (N, C, H, W)
+
+STACKED = (None, 0, 0)  # S batches for the same weights: theta (P,), images (S, N, C, H, W), labels (S, N)
 
 
 class Part(NamedTuple):
@@ -44,27 +47,41 @@ class InnerLoss:
     """The cross-entropy of `network` with its gradient and Hessian products, eager or compiled.
 
     The eager product differentiates the gradient backward, which is faster there. The compiled one
-    differentiates it forward (the Hessian is symmetric), which `torch.compile` can trace. On a CPU a batch
-    is split into parts that fit into its cache, which is exact, as no layer looks at more than one image.
-    All ways give the same numbers to float tolerance.
+    differentiates it forward (the Hessian is symmetric), which `torch.compile` can trace. A batch is split
+    into parts that fit into a CPU's cache or a GPU's memory, which is exact, as no layer looks at more than
+    one image. All ways give the same numbers to float tolerance.
 
     Args:
+        graphs: what is compiled is also recorded as CUDA graphs (`stages/machine/compiled.py`), for batches
+            so small that a GPU waits for its launches.
         precision: of the products in the network; the rest stays float32. "bfloat16" is seen to here, "tf32"
             by `learn`.
     """
 
-    def __init__(self, network: FlatNetwork, compiled: bool = False, precision: str = "float32"):
+    def __init__(
+        self,
+        network: FlatNetwork,
+        compiled: bool = False,
+        precision: str = "float32",
+        graphs: bool = False,
+    ):
         self.network = network
+        self.compiled = compiled
         self.precision = precision
+        self.graphs = graphs
         self.image_bytes = 0  # of the largest layer's output for an image; measured on the first batch
         self.part_gradient: Callable[..., Tensor] = self._eager_gradient
         self.part_products: Callable[..., Products] = self._backward_over_reverse
-        self.stacked_gradients = vmap(grad(self.loss), (None, 0, 0))  # (S, P) of (S, N, C, H, W) and (S, N)
+        self.stacked_gradients = self.engine(vmap(grad(self.loss), STACKED))
+        self.stacked_image_products = self.engine(vmap(self._image_product, (*STACKED, 0)))
         if compiled:
-            self.stacked_gradients = torch.compile(self.stacked_gradients, dynamic=False)
             self.compiled_loss = torch.compile(self.loss, dynamic=False)
-            self.part_gradient = self._compiled_gradient
-            self.part_products = torch.compile(self._forward_over_reverse, dynamic=False)
+            self.part_gradient = self.engine(grad(self.loss)) if graphs else self._compiled_gradient
+            self.part_products = self.engine(self._forward_over_reverse)
+
+    def engine(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that runs as this loss does: as it is, compiled, or recorded as well."""
+        return compile_function(function, self.graphs) if self.compiled else function
 
     def loss(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """The mean over the images, a scalar that can be differentiated."""
@@ -77,7 +94,8 @@ class InnerLoss:
             return self.loss(theta, images, labels)
         total = theta.new_zeros(())
         for part in parts:
-            loss = checkpoint(self.loss, theta, part.images, part.labels, use_reentrant=False)
+            point = (theta, part.images, part.labels)
+            loss = checkpoint(self.loss, *point, use_reentrant=False, preserve_rng_state=False)
             total = total + part.share * loss
         return total
 
@@ -132,6 +150,16 @@ class InnerLoss:
             (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
             return torch.autograd.grad(gradient, (theta, images), v)
 
+    def _image_product(self, theta, images, labels, v):
+        """The second of the products alone."""
+        of_images = grad(self.loss, argnums=1)
+
+        def gradient_at(theta):
+            return of_images(theta, images, labels)
+
+        _, product = jvp(gradient_at, (theta,), (v,))
+        return product
+
     def _forward_over_reverse(self, theta, images, labels, v):
         gradients = grad(self.loss, argnums=(0, 1))
 
@@ -149,7 +177,8 @@ def inner_loss_for(network: FlatNetwork, image: Tensor, images: int, precision: 
         image: any image of the data set, `(1, C, H, W)`.
     """
     operations = 11 * network.operations(image)  # gradient and products take about eleven forward passes
-    return InnerLoss(network, worth_compiling(operations * images, image.device), precision)
+    compiled = worth_compiling(operations * images, image.device)
+    return InnerLoss(network, compiled, precision, graphs=uses_graphs(image.device))
 
 
 class InnerTraining(NamedTuple):
