@@ -235,7 +235,7 @@ def training(subject: Subject, work: Training, device: torch.device = CUDA) -> L
 def training_step(subject: Subject, networks: int, batch: int) -> Load:
     """A step of networks side by side; its operations are left out."""
     objective = Objective(subject.network, Loss(cross_entropy))
-    engine = gradients.stacked_gradients(objective) if networks > 1 else gradients.alone_gradients(objective)
+    engine = gradients.choose_way(subject.network, networks, CUDA)(objective)
     theta = torch.empty(networks, subject.network.size, device=META)
     images = subject.images(networks, batch)
     targets = torch.empty(networks, batch, subject.classes, device=META)

@@ -177,7 +177,7 @@ def disk_of_buffer(experts: int, epochs: int, weights: int) -> int:
 def fitting(subject: Subject, work: Training, resident: float, card: Card) -> tuple[Piece, int]:
     """Networks in as large groups as fit into a card's memory, and how many are in a group.
 
-    The engine begins with all of them, and takes half as many until they fit.
+    The engine plans with the free memory (`stages/machine/memory.py`); here all are halved until they fit.
 
     Args:
         resident: bytes on the card beside the networks and what they compute.

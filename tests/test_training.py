@@ -10,19 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.counted import META, Subject, seen
-from benchmarks.grid import built
 from stages.buffer import Experts
 from stages.images.prepared import NormalisedImages, Transform
 from stages.losses import cross_entropy, focal, focal_detached, label_smoothing, mixup
 from stages.networks.convnet import ConvNet
 from stages.runtime.randomness import generator
-from stages.settings.network import NetworkSettings
 from stages.settings.train import TrainSettings
 from stages.training import gradients, loop, snapshots
 from stages.training.flat import FlatNetwork
 from stages.training.loop import Examples, Schedule, train
-from stages.training.needs import bytes_of_network
 from stages.training.objective import Loss, Objective
 from stages.training.snapshots import delete_checkpoint
 
@@ -445,53 +441,6 @@ def test_only_convnets_on_cuda_are_trained_side_by_side():
     assert gradients.choose_way(other, 2, cuda) is gradients.stacked_gradients
     for device in (cpu, cuda):
         assert gradients.choose_way(convnet, 1, device) is gradients.alone_gradients
-
-
-# What networks need of a GPU's memory
-
-
-def counted_bytes(subject: Subject, networks: int, batch: int) -> float:
-    """The most that is alive in a step of several networks as a GPU takes it, counted on shapes."""
-    network = subject.network
-    way = gradients.choose_way(network, networks, torch.device("cuda"))
-    engine = way(Objective(network, CROSS_ENTROPY))
-    weights = torch.empty(networks, network.size, device=META)
-    images = subject.images(networks, batch)
-    targets = torch.empty(networks, batch, subject.classes, device=META)
-
-    def step() -> None:
-        state = loop.State(0, weights * 1, torch.zeros_like(weights), weights)
-        gradient, *_ = engine(state.theta, images * 1, targets)
-        state.step(gradient, 0.01, SCHEDULE)
-
-    return seen(step).peak
-
-
-@pytest.mark.parametrize("networks, batch", [(1, 32), (4, 32), (4, 128)])
-@pytest.mark.parametrize(
-    "name, side, most",
-    [
-        ("convnet", 32, 1.5),
-        ("convnet", 64, 1.5),
-        ("resnet18", 32, 3.5),
-        ("vgg11", 32, 3.5),
-        ("alexnet", 32, 3.5),
-    ],
-)
-def test_planned_memory_is_enough_for_what_is_counted(name, side, most, networks, batch):
-    subject = built(name, side, 10, NetworkSettings(width=128, depth=3))
-    planned = networks * bytes_of_network(subject.network, subject.images(1), batch)
-    assert 1 <= planned / counted_bytes(subject, networks, batch) <= most
-
-
-def test_snapshots_are_planned_with_and_nothing_for_a_cpu(network, data):
-    subject = built("convnet", 32, 10, NetworkSettings(width=128, depth=3))
-    without, with_ten = (
-        bytes_of_network(subject.network, subject.images(1), 8, snapshots) for snapshots in (0, 10)
-    )
-    assert with_ten - without == 2 * 10 * 4 * subject.network.size
-    if data.images.device.type == "cpu":
-        assert bytes_of_network(network, data.images[:1], 8, 10) == 0
 
 
 # Losses

@@ -24,7 +24,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "test_precision.py": (),
     "test_training.py": (),
     "test_networks.py": ("torchvision",),
-    "test_machine.py": (),
+    "test_machine.py": ("PIL",),
+    "test_graphs.py": (),
     "test_distillation.py": ("pandas",),
     "test_backbones.py": ("sklearn",),
 }

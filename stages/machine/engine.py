@@ -42,9 +42,7 @@ COMPILE_PAYS = {"cpu": 2e13, "cuda": 3e15}
 SMALL_STEP = 2e9  # operations of a step; below it two processes of one thread beat two threads
 CACHED = 9 * 2**20  # bytes of a layer's output that a CPU's cache holds: 16 CIFAR images with 128 channels
 FULL_GPU = 2e12  # operations that fill a GPU: about 6,500 CIFAR images forward and backward
-LAYERS_ALIVE = (
-    24  # outputs of the largest layer, for an image: a Hessian product of a ConvNet has 9, compiled 17
-)
+LAYERS_ALIVE = 24  # outputs of the largest layer, for an image: a Hessian product has 9, compiled 17
 
 
 @cache

@@ -1,6 +1,6 @@
 """What networks need of a GPU's memory while they are trained side by side. For a CPU nothing is planned.
 
-This is a plan from the shapes of the layers, not a measurement. `tests/test_training.py` holds it beside the
+This is a plan from the shapes of the layers, not a measurement. `tests/test_needs.py` holds it beside the
 bytes that are counted while the training itself runs on shapes.
 """
 
@@ -11,9 +11,8 @@ from stages.training.flat import FlatNetwork
 
 __all__ = ["bytes_of_image", "bytes_of_network"]
 
-WEIGHT_COPIES = (
-    7  # weights, velocity, gradient, weight decay, the next weights and velocity, and one on the way
-)
+# Weights, velocity, gradient, weight decay, the next weights and velocity, and one on the way.
+WEIGHT_COPIES = 7
 IMAGE_COPIES = 6  # an image, and what its augmentation makes of it
 BY_VMAP = 2  # what `vmap` keeps and copies, in outputs of all layers
 
