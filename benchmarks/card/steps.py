@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import counted
-from benchmarks.card.lines import LeftOut, Line, Options, measured, precisions
+from benchmarks.card.lines import Line, Options, measured, precisions
 from benchmarks.counted import Load, Subject
 from benchmarks.distill import REAL, Shape
 from benchmarks.measure import distance
@@ -26,34 +26,24 @@ from stages.training.objective import Loss, Objective
 __all__ = ["CLASSES", "forget_compiled", "lines", "subject_of", "uncompiled_if_small"]
 
 CLASSES = 10
-BY_HAND = "side_by_side_gradients"  # in stages/training/gradients.py, where this version has it
 
 Way = Callable[[Objective, int], gradients.Engine]  # of an objective and a number of networks
 
 
-def eager(objective: Objective, networks: int) -> gradients.Engine:
+def plain(objective: Objective, networks: int, compiled: bool = False) -> gradients.Engine:
     """`vmap` over several networks; one runs as a module."""
     way = gradients.stacked_gradients if networks > 1 else gradients.alone_gradients
-    return way(objective)
+    return way(objective, compiled=compiled)
 
 
-def compiled(objective: Objective, networks: int) -> gradients.Engine:
-    if networks == 1:
-        return gradients._compile_alone(objective)
-    return torch.compile(gradients.stacked_gradients(objective), dynamic=False)
-
-
-def by_hand(objective: Objective, networks: int, **options: bool) -> gradients.Engine:
+def by_hand(objective: Objective, networks: int, compiled: bool = False) -> gradients.Engine:
     """Stacked without `vmap`."""
-    way = getattr(gradients, BY_HAND, None)
-    if way is None:
-        raise LeftOut(f"stages/training/gradients.py has no {BY_HAND}")
-    return way(objective, **options)
+    return gradients.side_by_side_gradients(objective, compiled=compiled)
 
 
 WAYS: dict[str, Way] = {
-    "eager": eager,
-    "compiled": compiled,
+    "eager": plain,
+    "compiled": partial(plain, compiled=True),
     "by hand": by_hand,
     "by hand, compiled": partial(by_hand, compiled=True),
 }

@@ -1,12 +1,10 @@
 """Lines of distillation: updates of MTT and RTP, without and with CUDA graphs, and of matching, both ways."""
 
-import importlib
 import os
 import tempfile
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -19,6 +17,7 @@ from benchmarks.counted import Load
 from benchmarks.distill import MATCHING, MTT, RTP, Case
 from benchmarks.measure import distance
 from stages.backbones import dc, dsa, mtt, rtp
+from stages.distillation import gradient_matching
 from stages.machine.precision import tf32_if_asked
 
 __all__ = ["lines"]
@@ -108,46 +107,26 @@ def chosen(way: str, options: Options) -> AbstractContextManager:
     """Have the project take a way.
 
     Raises:
-        LeftOut: it has no such way, or not on this device.
+        LeftOut: there is no such way on this device.
     """
-    if way in UNROLLED:
-        with_graphs = way == "compiled, CUDA graphs"
-        if with_graphs and options.device.type != "cuda":
-            raise LeftOut("CUDA graphs are for CUDA alone")
-        if with_graphs:
-            found("stages.machine.compiled", "uses_graphs")
-        return mock.patch.dict(os.environ, {"CUDA_GRAPHS": str(int(with_graphs))})
-    return matching_way(way, options)
+    if way in MATCHED:
+        return matching_way(way, options)
+    with_graphs = way == "compiled, CUDA graphs"
+    if with_graphs and options.device.type != "cuda":
+        raise LeftOut("CUDA graphs are for CUDA alone")
+    return mock.patch.dict(os.environ, {"CUDA_GRAPHS": str(int(with_graphs))})
 
 
 def matching_way(way: str, options: Options) -> AbstractContextManager:
-    """A GPU takes products where it has the choice, and a CPU double backward."""
-    module_name = "stages.distillation.gradient_matching"
-    if way == "double backward" and not hasattr(importlib.import_module(module_name), "ByProducts"):
-        return nullcontext()
-    module: Any = found(module_name, "ByProducts")
-    by_products, by_double_backward = module.ByProducts, module.by_double_backward
-    if way == "products" and options.device.type != "cuda":
+    """By itself, a GPU takes products and a CPU double backward."""
+    by_products, by_double_backward = gradient_matching.ByProducts, gradient_matching.by_double_backward
+    on_gpu = options.device.type == "cuda"
+    if way == "products" and not on_gpu:
         return mock.patch.object(
-            module, "by_double_backward", lambda loss, *rest: by_products(loss, True)(*rest)
+            gradient_matching, "by_double_backward", lambda loss, *rest: by_products(loss, True)(*rest)
         )
-    if way == "double backward":
-        return mock.patch.object(module, "ByProducts", lambda loss, _: partial(by_double_backward, loss))
+    if way == "double backward" and on_gpu:
+        return mock.patch.object(
+            gradient_matching, "ByProducts", lambda loss, _: partial(by_double_backward, loss)
+        )
     return nullcontext()
-
-
-def found(module_name: str, attribute: str) -> ModuleType:
-    """A module that has an attribute.
-
-    Raises:
-        LeftOut: this version of the project has no such module, or it has no such attribute.
-    """
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as problem:
-        if problem.name != module_name:
-            raise
-        raise LeftOut(f"there is no {module_name}") from None
-    if not hasattr(module, attribute):
-        raise LeftOut(f"{module_name} has no {attribute}")
-    return module
