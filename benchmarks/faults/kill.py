@@ -2,8 +2,10 @@
 
 A small project with all stages is built once undisturbed. In a second one, `dvc repro` is started and, after
 a random time, `kill -9` is sent to the whole process group, to dvc alone, or to the stage's process alone.
-Then `dvc repro` is started again, and so on. No one removes or repairs anything in between. As most random
-moments fall into long stages, each stage is killed once afterwards, at a random moment of its work. A kill is
+Then `dvc repro` is started again, and so on. No one removes or repairs anything in between, but for the two
+files that DVC writes in place: where it says that a kill has left half of one, it is deleted, and the kill
+counts as one that needed a hand. As most random moments fall into long stages, each stage is killed once
+afterwards, at a random moment of its work. A kill is
 
 - harmless, if the next `dvc repro` says no error
 - reported, if it ends in one clear error, and the one after that says none
@@ -38,6 +40,7 @@ LOOK = 0.03  # seconds between two looks at the processes, which take longer tha
 TRIES = 3  # runs of `dvc repro` for each stage, at most, until every stage was hit
 PATIENCE = 60  # seconds that a stage may take to end with its dvc
 ERROR = re.compile(r"^ERROR: (.*)|^(?:error: )(.*)|^('.*' validation failed.*)", re.MULTILINE)
+BROKEN = re.compile(r"Unable to read RWLock-file '(.*?)'|^'\./(dvc\.lock)' validation failed", re.MULTILINE)
 NOTICE = re.compile(r".*(?:is damaged|made anew).*")
 
 
@@ -49,6 +52,7 @@ class Kill(NamedTuple):
     seconds: float  # after the start of `dvc repro`
     outcome: str
     said: str  # by the next run: its errors and notices, or "went on"
+    by_hand: str = ""  # the file of DVC's own that had to be deleted then
 
 
 class Killing:
@@ -114,6 +118,7 @@ class Killing:
             process = self.checkout.start("repro", log=self.log)
             wait(process)
             stage = self.kill_now(process, kind)
+            self.delete_broken()
             if last:
                 yield judged(last, self.heard)
             if stage is not None:
@@ -146,6 +151,7 @@ class Killing:
     def last_judged(self, last: Kill) -> Iterator[Kill]:
         """Judge the last kill, and check what is there at the end."""
         status = self.finish()
+        self.delete_broken()
         yield judged(last, self.heard)
         if status:  # one clear error is allowed
             status = self.finish()
@@ -156,6 +162,11 @@ class Killing:
         status = self.checkout.start("repro", log=self.log).wait()
         self.heard = self.log.read_text()
         return status
+
+    def delete_broken(self) -> None:
+        """Delete the files of which DVC has just said that they are not whole."""
+        for name in broken(self.heard):
+            (self.checkout.folder / name).unlink(missing_ok=True)
 
     def kill_now(self, process: subprocess.Popen, kind: str) -> str | None:
         """Kill, and wait for the end of what was killed.
@@ -239,6 +250,11 @@ def name_of(process: psutil.Process) -> str:
     return " ".join([words[2].removeprefix("stages."), *words[3:]])
 
 
+def broken(output: str) -> list[str]:
+    """The files of DVC's own that it calls broken, and that stages/README.md says to delete."""
+    return sorted({lock or lock_file for lock, lock_file in BROKEN.findall(output)})
+
+
 def judged(last: Kill, output: str) -> Kill:
     """A kill with its outcome, by what the next run has said."""
     errors = ["".join(match) for match in ERROR.findall(output)]
@@ -248,7 +264,8 @@ def judged(last: Kill, output: str) -> Kill:
     said = "; ".join([*errors, *notices])
     if "Traceback" in output:
         return last._replace(outcome="WRONG", said=output)
-    return last._replace(outcome="reported" if errors else "harmless", said=said or "went on")
+    outcome = "reported" if errors else "harmless"
+    return last._replace(outcome=outcome, said=said or "went on", by_hand="; ".join(broken(output)))
 
 
 def kill(seed: int, count: int) -> bool:
@@ -274,5 +291,8 @@ def kill(seed: int, count: int) -> bool:
     print(table(done))
     for problem in killing.problems:
         print(f"WRONG: {problem}")
-    write_outcomes("kill", seed, done, {"problems": killing.problems, "undisturbed_seconds": round(whole)})
+    by_hand = sum(bool(killed.by_hand) for killed in done)
+    print(f"a file of DVC's own had to be deleted after {by_hand} of {len(done)} kills")
+    about = {"problems": killing.problems, "undisturbed_seconds": round(whole), "by_hand": by_hand}
+    write_outcomes("kill", seed, done, about)
     return not went_wrong(done) and not killing.problems
