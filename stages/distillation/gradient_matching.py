@@ -111,13 +111,18 @@ class GradientMatching:
         self.match: Callable[..., Match] = partial(by_double_backward, self.synthetic_loss)
         self.together = how_many_together(real_operations if on_gpu else synthetic_operations, device)
         if on_gpu:
-            largest = max(len(rows) for rows in self.real_rows)
-            images = max(min(largest, settings.batch_real), problem.ipc)
-            image_bytes = problem.network.largest_layer(real.images[:1])
-            fitting = classes_that_fit(real.classes, images, image_bytes, device)
-            self.stacked = fitting > 0
-            self.match = ByProducts(self.synthetic_loss, self.stacked)
-            self.together = min(self.together, max(1, fitting))
+            self._plan_for_gpu()
+
+    def _plan_for_gpu(self) -> None:
+        """Match by products, and as many classes at a time as fit into the memory."""
+        real = self.problem.real
+        largest = max(len(rows) for rows in self.real_rows)
+        images = max(min(largest, self.settings.batch_real), self.problem.ipc)
+        image_bytes = self.problem.network.largest_layer(real.images[:1])
+        fitting = classes_that_fit(real.classes, images, image_bytes, self.labels.device)
+        self.stacked = fitting > 0
+        self.match = ByProducts(self.synthetic_loss, self.stacked)
+        self.together = min(self.together, max(1, fitting))
 
     def backbone(self) -> Backbone:
         return Backbone(
