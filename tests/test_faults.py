@@ -101,6 +101,17 @@ def test_a_run_with_another_result_is_a_problem(caching):
     ]
 
 
+def test_dvc_names_the_lock_that_a_kill_has_left_empty(caching):
+    """The campaign deletes what DVC names, and nothing else is needed."""
+    checkout = caching.checkout
+    lock = checkout.folder / ".dvc/tmp/rwlock"
+    lock.write_text("")
+    status, output = checkout.dvc("repro")
+    assert status != 0 and kill.broken(output) == [".dvc/tmp/rwlock"]
+    lock.unlink()
+    assert kill.broken(checkout.must("repro")) == []
+
+
 def test_a_damaged_object_is_noticed(caching):
     experts = caching.undisturbed["data/buffer/shapes/trajectories.safetensors"]
     file, other = sorted(caching.objects("checkout"), key=lambda path: path.read_bytes() != experts)[:2]
