@@ -67,9 +67,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def rates(device: torch.device = CPU, runs: int = 7) -> dict[str, float]:
-    """Operations per second of a matrix product, and bytes per second of a copy: the best of some runs."""
-    size = 8192 if device.type == "cuda" else 2048
+def rates(device: torch.device = CPU, runs: int = 7, size: int | None = None) -> dict[str, float]:
+    """Operations per second of a matrix product, and bytes per second of a copy: the best of some runs.
+
+    Args:
+        size: rows and columns of the matrices; None: as many as keep the device busy.
+    """
+    size = size or (8192 if device.type == "cuda" else 2048)
     best = {}
     for name, dtype in {"float32": torch.float32, "bfloat16": torch.bfloat16}.items():
         seconds = product_seconds(size, dtype, device, runs)

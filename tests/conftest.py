@@ -7,6 +7,9 @@ import signal
 from pathlib import Path
 from types import ModuleType
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: the workers together use all cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
@@ -17,6 +20,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `-n`, the tests of a file share one worker, as they share what is set up for them."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # would leave the files of few and long tests to the end
+    return LoadFileScheduling(config, log)
 
 
 def outside(variable: str, default: str) -> Path:

@@ -406,7 +406,7 @@ def test_the_readmes_backbone_is_one_file_and_one_row(tmp_path):
 def test_the_readme_has_the_two_commands():
     readme = (ROOT / "README.md").read_text()
     assert "    pip install uv && uv run dvc repro\n" in readme
-    assert "    pip install uv && uv run pytest\n" in readme
+    assert "    pip install uv && uv run pytest -n auto\n" in readme
     written = readme.split(BEGIN)[1].split(END)[0]
     assert len(readme.splitlines()) - len(written.splitlines()) <= 135, "a newcomer reads it in one go"
 
