@@ -13,8 +13,9 @@ from safetensors.numpy import load_file
 
 from stages import choices
 from stages.losses import cross_entropy, focal, focal_detached
-from stages.report import choices_figures
+from stages.reporting.calibration_figures import choices_figures
 from stages.reporting.choices import choices_figure, choices_table, met_by, printed_ece
+from stages.reporting.gathered import gather
 from stages.runtime.randomness import generator
 from stages.settings.rows import Row
 from stages.settings.tables import TableKeys
@@ -263,9 +264,9 @@ def test_the_figure_has_a_panel_for_each_family():
 
 
 def test_figures_are_of_rows_with_results(project):
-    assert list(choices_figures({NAME: Row(NAME)}, {})) == [f"figure_choices-{NAME}"]
+    assert list(choices_figures(gather())) == [f"figure_choices-{NAME}"]
     Row(NAME).choices.unlink()
-    assert choices_figures({NAME: Row(NAME)}, {}) == {}
+    assert choices_figures(gather()) == {}
 
 
 def test_a_choice_within_the_papers_deviation_is_named_and_no_other():

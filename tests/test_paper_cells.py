@@ -8,10 +8,12 @@ import pytest
 from project import ROOT
 from test_tables import method, row, with_rows
 
-from stages.report import GRID, readme_section, rows_of_paper_suites
 from stages.reporting.cells import LONG, Results, Table
+from stages.reporting.every_table import GRID
+from stages.reporting.gathered import rows_of_paper_suites
 from stages.reporting.page import table_section
 from stages.reporting.paper_cells import cells_of_paper, hours_of_grid, paper_table
+from stages.reporting.readme import readme_section
 from stages.runtime.reuse import read_json
 from stages.settings.tables import TableKeys
 

@@ -13,7 +13,7 @@ from project import PARAMS, copy_of, make_project, run, suite, write_yaml
 from safetensors.torch import load_file
 from scipy.special import logit
 
-from stages import check, report
+from stages import check
 from stages.calibrators.agreement import by_agreement, mean_agreement
 from stages.calibrators.judge import Judge, log_mean, pooled
 from stages.calibrators.maps import isotonic, vector_scaling
@@ -25,13 +25,15 @@ from stages.images.real import Real
 from stages.images.shifts import Shift, shifted, shifts_of
 from stages.metrics.scores import brier, log_softmax, nll, scores
 from stages.reach import RealLogits, Tried, load_case, setup_on_real_images
+from stages.reporting.calibration_figures import reach_figures
 from stages.reporting.cells import Results
+from stages.reporting.gathered import Elsewhere, gather
 from stages.reporting.reach import reach_figure, shipped_table, without_images_table
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_result, write_result, write_tensors
 from stages.runtime.randomness import generator
 from stages.settings.reach import ReachSettings, ShiftSettings
-from stages.settings.rows import Row, listed_rows
+from stages.settings.rows import Row
 from stages.settings.tables import TableKeys
 from stages.settings.temperature import TemperatureSettings
 from stages.training.folds import fold_setups, folds_of, split_in_folds
@@ -570,9 +572,9 @@ def test_the_figure_has_the_curves_and_the_levels_of_each_row():
 
 
 def test_rows_that_ran_elsewhere_are_shown_too(copied):
-    rows = {row.name: row for row in listed_rows()}
-    others = {"made": report.Elsewhere(Row(NAME), {"reach": RESULT}, Path("reports/far"))}
-    reached = report.all_reached(rows, others)
+    others = {"made": Elsewhere(Row(NAME), {"reach": RESULT}, Path("reports/far"))}
+    gathered = gather()._replace(elsewhere=others)
+    reached = gathered.reached()
     assert reached["made"] == RESULT and reached[NAME]["row"] == NAME and reached[REAL]["row"] == REAL
-    (drawn,) = report.reach_figures(rows, others).items()
+    (drawn,) = reach_figures(gathered).items()
     assert drawn[0] == "figure_reach-shapes" and set(drawn[1].data["row"]) == {NAME, REAL, "made"}

@@ -10,7 +10,9 @@ from project import make_project, suite, write_arrays, write_yaml
 from stages import pictures
 from stages.analyses import masked_logits, suite_figures
 from stages.pictures import as_pictures, grid
-from stages.report import all_results, calibration_figures, report
+from stages.report import report
+from stages.reporting.calibration_figures import calibration_figures
+from stages.reporting.gathered import gather
 from stages.runtime.files import write_result
 from stages.settings.rows import Row, listed_rows
 
@@ -130,11 +132,11 @@ def test_figure10_needs_mtt_rows_of_several_numbers_of_images(project):
     values["runs"]["shapes-mtt-ipc1"] = values["runs"]["shapes-mtt-ipc2"] | {"ipc": 1}
     write_yaml(Path("suites/shapes.yaml"), values)
     rows = {row.name: row for row in listed_rows()}
-    assert calibration_figures(all_results(rows, {}), {}) == {}
+    assert calibration_figures(gather()) == {}
     write_result(rows["shapes-mtt-ipc2"].results, evaluated())
-    assert list(calibration_figures(all_results(rows, {}), {})) == ["figure1-shapes-mtt-ipc2"]
+    assert list(calibration_figures(gather())) == ["figure1-shapes-mtt-ipc2"]
     write_result(rows["shapes-mtt-ipc1"].results, evaluated())
-    drawn = calibration_figures(all_results(rows, {}), {})
+    drawn = calibration_figures(gather())
     assert list(drawn) == ["figure1-shapes-mtt-ipc2", "figure10-shapes"]
     assert drawn["figure10-shapes"].data["ipc"].tolist() == [1, 2]
 

@@ -1,0 +1,93 @@
+"""The figures of reports/figures/calibration: which there are, and of which rows.
+
+Figures 1 and 10, those of `choices` and `reach`, and Figures 8 and 9 of rows that ran elsewhere.
+"""
+
+from stages.reporting.ablation_figures import ablation_figures
+from stages.reporting.by_ipc import figure10
+from stages.reporting.cells import METHODS, Results
+from stages.reporting.choices import choices_figure, printed_ece
+from stages.reporting.drawing import Drawn
+from stages.reporting.gathered import Gathered
+from stages.reporting.reach import reach_figure
+from stages.reporting.reliability import figure1
+from stages.reporting.rows_of_figures import row_of_figure1, rows_by_ipc
+from stages.settings.tables import TableKeys
+
+__all__ = ["calibration_figures"]
+
+FIGURE1 = ("raw", "focal", "mixup", "label_smoothing", "ts", "mts", "shipped")
+TITLES = {key: METHODS[key] for key in FIGURE1}
+
+
+def calibration_figures(gathered: Gathered) -> dict[str, Drawn]:
+    """All of them by file name, of the results that there are."""
+    return {
+        **reliability_figures(gathered.results),
+        **figures_of_ablations_elsewhere(gathered),
+        **choices_figures(gathered),
+        **reach_figures(gathered),
+    }
+
+
+def reliability_figures(results: Results) -> dict[str, Drawn]:
+    """Figures 1 and 10 of each suite."""
+    drawn = {}
+    for suite, keys in by_suite(results.rows, results.evaluated).items():
+        has_shipped = {name for name in keys if results.method(name, "shipped")}
+        name = row_of_figure1(keys, preferred=has_shipped)
+        evaluated = results.evaluated[name]
+        drawn[f"figure1-{name}"] = figure1(evaluated["methods"], TITLES, about_row(name, evaluated))
+        groups = {}
+        for subject, names in rows_by_ipc(keys).items():
+            groups[subject] = {ipc: results.evaluated[name]["methods"] for ipc, name in names.items()}
+        if groups:
+            drawn[f"figure10-{suite}"] = figure10(groups, TITLES)
+    return drawn
+
+
+def about_row(name: str, evaluated: dict) -> str:
+    """What a reliability diagram is of."""
+    networks = len(evaluated["methods"]["raw"]["ece"])
+    return f"{name}: {networks} networks, {evaluated['test_images']:,} test images each"
+
+
+def figures_of_ablations_elsewhere(gathered: Gathered) -> dict[str, Drawn]:
+    """Figures 8 and 9 of each suite whose rows ran elsewhere; `analyses` draws the others."""
+    rows = gathered.results.without_quick().rows
+    ablations = {name: found for name, found in gathered.ablations().items() if name in gathered.elsewhere}
+    drawn: dict[str, Drawn] = {}
+    for suite, keys in by_suite(rows, ablations).items():
+        of_suite = ablation_figures(keys, {name: ablations[name] for name in keys})
+        drawn |= {f"{figure}-{suite}": of_figure for figure, of_figure in of_suite.items()}
+    return drawn
+
+
+def choices_figures(gathered: Gathered) -> dict[str, Drawn]:
+    """A figure of each row with results of `choices`."""
+    rows = gathered.rows()
+    drawn = {}
+    for name, result in gathered.choices().items():
+        if result:
+            printed = printed_ece(rows[name].keys(TableKeys))
+            drawn[f"figure_choices-{name}"] = choices_figure(result["entries"], printed)
+    return drawn
+
+
+def reach_figures(gathered: Gathered) -> dict[str, Drawn]:
+    """A figure of each suite whose rows have results of `reach`."""
+    rows = gathered.rows()
+    suites: dict[str, dict[str, dict]] = {}
+    for name, result in gathered.reached().items():
+        if result:
+            suites.setdefault(rows[name].suite.stem, {})[name] = result
+    return {f"figure_reach-{suite}": reach_figure(reached) for suite, reached in suites.items()}
+
+
+def by_suite(rows: dict[str, TableKeys], results: dict[str, dict]) -> dict[str, dict[str, TableKeys]]:
+    """The rows that have results, by suite."""
+    suites: dict[str, dict[str, TableKeys]] = {}
+    for name, keys in rows.items():
+        if name in results:
+            suites.setdefault(keys.suite, {})[name] = keys
+    return suites
