@@ -18,7 +18,6 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -28,7 +27,7 @@ from stages.backbones import dc, mtt, rtp
 from stages.distillation import back_propagation_through_time
 from stages.distillation.back_propagation_through_time import AddressableMemory, PlainImages, at_most
 from stages.distillation.backbone import Problem
-from stages.distillation.gradient_distance import matching_distance, stacked_gradients
+from stages.distillation.gradient_distance import ByProducts
 from stages.distillation.trajectory_matching import matching_loss
 from stages.distillation.unroll import InnerLoss, InnerTraining, unrolled_gradient
 from stages.images.augment import OPERATIONS, Draw, augment
@@ -375,17 +374,14 @@ def matching(subject: Subject, settings: dc.Settings, ipc: int, siamese: bool) -
 
 @cache
 def _matched(subject: Subject, classes: int, ipc: int, batch_real: int) -> Load:
-    """The matching distance of a group of classes and its gradient; the operations are left out."""
+    """A group of classes matched as on a GPU, by products; the operations are left out."""
     theta = torch.empty(subject.network.size, device=META)
     real_labels = torch.empty(classes, batch_real, dtype=torch.int64, device=META)
     labels = torch.empty(classes, ipc, dtype=torch.int64, device=META)
     loss = InnerLoss(subject.network)
 
     def group() -> object:
-        synthetic = subject.images(classes, ipc).requires_grad_()
-        targets = stacked_gradients(loss, theta, subject.images(classes, batch_real), real_labels)
-        ours = stacked_gradients(loss, theta, synthetic, labels)
-        distances = vmap(partial(matching_distance, subject.network))(ours, targets)
-        return torch.autograd.grad(distances.sum(), synthetic)
+        targets = loss.stacked_gradients(theta, subject.images(classes, batch_real), real_labels)
+        return ByProducts(loss, stacked=True)(theta, subject.images(classes, ipc), labels, targets)
 
     return load_of(group, 0)
