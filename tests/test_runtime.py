@@ -41,6 +41,32 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize(
+    "name, write, content",
+    [
+        ("a.json", write_json, {"x": 1}),
+        ("a.json", write_result, {"x": 1}),
+        ("a.safetensors", write_tensors, {"x": torch.arange(1000)}),
+    ],
+)
+def test_a_file_is_whole_on_the_disk_before_it_replaces_another(name, write, content, tmp_path, monkeypatch):
+    steps = []
+
+    def put_on_disk(descriptor):
+        steps.append(os.fstat(descriptor))
+
+    def rename(temporary, path, replace=os.replace):
+        steps.append(os.stat(temporary))
+        replace(temporary, path)
+
+    monkeypatch.setattr("os.fsync", put_on_disk)
+    monkeypatch.setattr("os.replace", rename)
+    write(tmp_path / name, content)
+    on_disk, renamed = steps
+    assert (on_disk.st_ino, on_disk.st_size) == (renamed.st_ino, renamed.st_size)
+    assert on_disk.st_size == (tmp_path / name).stat().st_size
+
+
 def test_a_full_disk_ends_in_one_line_and_leaves_nothing(tmp_path):
     full = Path("/dev/full")
     if not full.exists():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, vmap
 
-from stages.distillation.unroll import InnerLoss
+from stages.distillation.unroll import STACKED, InnerLoss
 from stages.training.flat import FlatNetwork
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "by_double_backward",
     "class_gradients",
     "matching_distance",
-    "stacked_gradients",
 ]
 
 EPS = 1e-6  # keeps the cosine finite where a gradient is zero
@@ -70,7 +69,7 @@ def by_double_backward(
         targets: the gradients to match, `(classes, P)`.
     """
     images = images.detach().requires_grad_()
-    gradients = stacked_gradients(loss, theta, images, labels)
+    gradients = vmap(grad(loss.loss), STACKED)(theta, images, labels)  # can be differentiated
     distance = summed_distance(loss.network, gradients, targets)
     (gradient,) = torch.autograd.grad(distance, images)
     return Match(distance.detach(), gradient)
@@ -115,8 +114,3 @@ def class_gradients(
         return loss.stacked_gradients(theta, torch.stack(images), torch.stack(labels))
     gradients = [loss.gradient(theta, x, y) for x, y in zip(images, labels)]
     return torch.stack(gradients)
-
-
-def stacked_gradients(loss: InnerLoss, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-    """`(classes, P)` gradients of `(classes, N, C, H, W)` images, which can be differentiated."""
-    return vmap(grad(loss.loss), (None, 0, 0))(theta, images, labels)

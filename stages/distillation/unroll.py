@@ -26,7 +26,7 @@ from stages.machine.compiled import compile_function, uses_graphs
 from stages.machine.engine import part_size, worth_compiling
 from stages.training.flat import FlatNetwork
 
-__all__ = ["InnerLoss", "InnerTraining", "Unrolled", "inner_loss_for", "unrolled_gradient"]
+__all__ = ["STACKED", "InnerLoss", "InnerTraining", "Unrolled", "inner_loss_for", "unrolled_gradient"]
 
 Batch = Callable[[int], tuple[Tensor, Tensor]]  # inner step -> images (N, C, H, W), labels (N,)
 Network = Callable[[Tensor], Tensor]  # images (N, C, H, W) -> logits (N, K)

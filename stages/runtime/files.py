@@ -39,13 +39,17 @@ CURVE = "curve"  # the entry of an `about` that has the SHA-256 of a curve
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`. On success it replaces `path`; on failure nothing of it is left."""
+    """A temporary path beside `path`. On success it replaces `path`; on failure nothing of it is left.
+
+    It is on the disk before it replaces anything: a machine that loses its power keeps one of the two.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     name = f".{path.stem}.{os.getpid()}{path.suffix}"  # some writers choose the format by the suffix
     temporary = path.with_name(name)
     _delete_leftovers(path)
     try:
         yield temporary
+        _put_on_disk(temporary)
         os.replace(temporary, path)
     except OSError as problem:
         if problem.errno and not problem.filename:  # a full disk does not say what was written
@@ -53,6 +57,12 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _put_on_disk(path: Path) -> None:
+    """Wait until the contents of a file are on the disk, which a system does not do by itself for a while."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _delete_leftovers(path: Path) -> None:
