@@ -9,7 +9,7 @@ import pytest
 import torch
 from project import suite
 
-from benchmarks.faults import cache, kill
+from benchmarks.faults import cache, kill, power
 from benchmarks.faults import corrupt as faults
 from benchmarks.faults.cache import Caching
 from stages.runtime.checksums import DamagedError
@@ -85,6 +85,44 @@ def test_a_killed_repro_goes_on_to_equal_results(caching):
     assert [trial.kind for trial in done] == list(kill.KINDS)
     assert [trial for trial in done if trial.outcome == "WRONG"] == []
     assert killing.problems == []
+
+
+def test_a_machine_that_loses_its_power_goes_on_to_equal_results(caching):
+    """What DVC has written last is damaged in each way; what an error names is deleted."""
+    checkout = caching.checkout
+    checkout.start_anew()
+    losing = power.Losing(checkout, caching.undisturbed, LONGEST, seed=1)
+    done = list(losing.losses(3))
+    caching.restore()
+    assert [loss.kind for loss in done] == list(power.KINDS)
+    assert any(loss.lost for loss in done)
+    assert [loss for loss in done if loss.outcome == "WRONG"] == []
+    assert losing.problems == []
+
+
+HALF = {"shorter": b"a" * power.BLOCK, "empty": b"", "zeros": bytes(5000)}
+
+
+@pytest.mark.parametrize("kind", power.KINDS)
+def test_a_file_of_which_the_disk_has_not_all(kind, tmp_path):
+    file = tmp_path / "object"
+    file.write_bytes(b"a" * 5000)
+    file.chmod(0o444)
+    before = file.stat()
+    power.lose(kind, file)
+    after = file.stat()
+    assert file.read_bytes() == HALF[kind]
+    assert (after.st_mtime_ns, after.st_mode) == (before.st_mtime_ns, before.st_mode)
+
+
+def test_an_error_after_a_loss_of_power_has_to_name_a_file():
+    loss = power.Loss("empty", "train", 1.0, ["data/train/a/logits.safetensors"], "", "", [])
+    damaged = "error: data/train/a/logits.safetensors is damaged: its contents have another checksum"
+    assert power.named_in(damaged) == ["data/train/a/logits.safetensors"]
+    assert power.judged(loss, [], []).outcome == "harmless"
+    assert power.judged(loss, [damaged], []).outcome == "reported"
+    assert power.judged(loss, [damaged, "ERROR: something broke"], []).outcome == "WRONG"
+    assert power.judged(loss, [f"Traceback (most recent call last): {damaged}"], []).outcome == "WRONG"
 
 
 def test_a_run_with_another_result_is_a_problem(caching):

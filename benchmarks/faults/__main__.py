@@ -1,6 +1,6 @@
 """Run a campaign of faults.
 
-    python -m benchmarks.faults corrupt|kill|cache [--seed S] [--count N]
+    python -m benchmarks.faults corrupt|cache|kill|power [--seed S] [--count N]
 
 The outcomes go to reports/benchmarks/faults.json, beside those of other seeds. The exit status is 1 if
 anything went wrong.
@@ -11,9 +11,10 @@ import argparse
 from benchmarks.faults.cache import damage_cache
 from benchmarks.faults.corrupt import corrupt
 from benchmarks.faults.kill import kill
+from benchmarks.faults.power import power
 
-CAMPAIGNS = {"corrupt": corrupt, "kill": kill, "cache": damage_cache}
-COUNTS = {"corrupt": 100, "kill": 20, "cache": 20}
+CAMPAIGNS = {"corrupt": corrupt, "cache": damage_cache, "kill": kill, "power": power}
+COUNTS = {"corrupt": 100, "cache": 20, "kill": 20, "power": 20}
 
 
 def main() -> None:
