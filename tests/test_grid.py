@@ -12,14 +12,19 @@ from project import make_project, run
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import counted, grid
+from benchmarks import counted
 from benchmarks.counted import META, NUMBER, Load, Subject, Training
 from benchmarks.distill import INNER_STEP, REAL
-from benchmarks.grid_check import benchmark_lines, measured_seconds
-from benchmarks.grid_tables import printed, summary, tables
+from benchmarks.grid.card import CARD, Card
+from benchmarks.grid.check import benchmark_lines, measured_seconds
+from benchmarks.grid.entries import buffer_entry, grid_rows, row_entry
+from benchmarks.grid.pieces import disk_of_buffer, fitting
+from benchmarks.grid.side_by_side import cards_for, makespan, spread
+from benchmarks.grid.tables import printed, summary, tables
 from stages.backbones import mtt
 from stages.distillation.unroll import InnerLoss
 from stages.networks.convnet import ConvNet
+from stages.settings.buffer import BufferSettings
 from stages.settings.rows import Buffer, Row
 from stages.training.flat import FlatNetwork
 
@@ -126,7 +131,7 @@ def test_a_distillation_grows_with_iterations_and_steps():
 
 
 def test_hours_are_those_of_the_rates():
-    card = grid.Card("a card", operations=10, bandwidth=4, memory=1, share=0.5, call=2)
+    card = Card("a card", operations=10, bandwidth=4, memory=1, share=0.5, call=2)
     load = Load(operations=5 * 3600, calls=0.5 * 3600, bytes=6 * 3600)
     assert card.least_hours(load) == pytest.approx(1)
     assert card.most_hours(load) == pytest.approx(1 + 3)
@@ -141,7 +146,7 @@ def test_the_networks_of_a_group_are_halved_until_they_fit():
         together: counted.training(small, work._replace(networks=together)).peak for together in (8, 4, 2)
     }
     for together, peak in peaks.items():
-        piece, fitted = grid.fitting(small, work, 1000.0, grid.CARD._replace(memory=peak + 1000))
+        piece, fitted = fitting(small, work, 1000.0, CARD._replace(memory=peak + 1000))
         assert fitted == together
         assert piece.card == peak + 1000
         assert piece.load.operations == REAL * small.forward * 8 * 64
@@ -160,13 +165,13 @@ def made_grid() -> dict:
 
 def test_rows_wait_for_the_experts_and_for_the_set_that_they_read():
     made = made_grid()
-    assert grid.makespan(made, 1) == 4 + 6 + 3 + 3 + 1
-    assert grid.makespan(made, 2) == 4 / 2 + 6 + 1
-    assert grid.makespan(made, 4) == 4 / 4 + 6 + 1
-    assert grid.cards_for(made, 9) == 2
-    assert grid.cards_for(made, 6.5) is None
-    assert grid.spread(made, 1) == 17
-    assert grid.spread(made, 100) == 6
+    assert makespan(made, 1) == 4 + 6 + 3 + 3 + 1
+    assert makespan(made, 2) == 4 / 2 + 6 + 1
+    assert makespan(made, 4) == 4 / 4 + 6 + 1
+    assert cards_for(made, 9) == 2
+    assert cards_for(made, 6.5) is None
+    assert spread(made, 1) == 17
+    assert spread(made, 100) == 6
 
 
 # Disk
@@ -180,12 +185,12 @@ def test_the_trajectories_are_as_large_as_their_file(tmp_path, monkeypatch):
     buffer = Buffer("shapes")
     file = buffer.folder / "trajectories.safetensors"
     (header,) = struct.unpack("<Q", file.read_bytes()[:8])
-    settings = buffer.keys(grid.BufferSettings)
+    settings = buffer.keys(BufferSettings)
     info = json.loads((buffer.dataset.prepared / "info.json").read_text())
     channels, side, _ = info["shape"]
     network = buffer.dataset.network
     weights = FlatNetwork(ConvNet(channels, side, len(info["classes"]), network.width, network.depth)).size
-    assert grid.disk_of_buffer(settings.experts, settings.epochs, weights) == file.stat().st_size - 8 - header
+    assert disk_of_buffer(settings.experts, settings.epochs, weights) == file.stat().st_size - 8 - header
 
 
 # What is committed
@@ -197,8 +202,8 @@ def committed() -> dict:
 
 
 def test_the_grid_has_the_rows_of_the_suites(committed):
-    assert committed["card"] == grid.CARD._asdict()
-    rows = grid.grid_rows()
+    assert committed["card"] == CARD._asdict()
+    rows = grid_rows()
     assert [entry["name"] for entry in committed["rows"]] == [row.name for row in rows]
     names = {row.name for row in rows}
     assert {
@@ -216,13 +221,13 @@ def test_the_grid_has_the_rows_of_the_suites(committed):
 
 @pytest.mark.parametrize("name", ["cifar10-random-ipc1", "cifar100-mtt-ipc1-mdt", "cifar10-dsa-ipc10"])
 def test_a_row_is_counted_as_it_is_committed(committed, name):
-    entry = grid.row_entry(Row(name), grid.CARD)
+    entry = row_entry(Row(name), CARD)
     (former,) = [row for row in committed["rows"] if row["name"] == name]
     assert entry == json.loads(json.dumps(former)), "run `python -m benchmarks.grid`"
 
 
 def test_a_buffer_is_counted_as_it_is_committed(committed):
-    entry = grid.buffer_entry(Buffer("cifar100"), grid.grid_rows(), grid.CARD)
+    entry = buffer_entry(Buffer("cifar100"), grid_rows(), CARD)
     (former,) = [buffer for buffer in committed["buffers"] if buffer["name"] == "cifar100"]
     assert entry == former, "run `python -m benchmarks.grid`"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.counted import META, Subject, seen
-from benchmarks.grid import built
+from benchmarks.grid.subjects import built
 from stages.losses import cross_entropy
 from stages.networks.convnet import ConvNet
 from stages.settings.network import NetworkSettings

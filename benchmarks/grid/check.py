@@ -15,16 +15,9 @@ from typing import Any, NamedTuple
 
 from benchmarks import buffer, distill, train
 from benchmarks.counted import CPU, Load, Subject, Training, matching, mtt_load, rtp_load, training
-from benchmarks.grid import (
-    CARD,
-    HOUR,
-    Card,
-    buffer_piece,
-    built,
-    distill_piece,
-    temperature_piece,
-    train_piece,
-)
+from benchmarks.grid.card import CARD, HOUR, Card
+from benchmarks.grid.pieces import buffer_piece, distill_piece, temperature_piece, train_piece
+from benchmarks.grid.subjects import built
 from benchmarks.measure import FOLDER
 from stages.backbones import dc, mtt, rtp
 from stages.networks.convnet import ConvNet

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.grid import CARD, totals, without_rtp
+from benchmarks.grid.card import CARD
+from benchmarks.grid.entries import totals, without_rtp
 from benchmarks.table import markdown
 
 __all__ = ["printed", "summary", "tables"]

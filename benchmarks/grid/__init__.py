@@ -1,0 +1,1 @@
+"""What the paper's full grid takes: hours of a card, memory and disk, row by row."""
