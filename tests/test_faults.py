@@ -160,12 +160,31 @@ def test_a_damaged_object_is_noticed(caching):
 
 def test_damaged_objects_are_deleted(tmp_path, capsys):
     whole, damaged = (tmp_path / "files/md5" / digest[:2] / digest[2:] for digest in DIGESTS)
-    for file in (whole, damaged):
+    whole_list, damaged_list = (tmp_path / digest[:2] / f"{digest[2:]}.dir" for digest in DIGESTS)
+    for file in (whole, damaged, whole_list, damaged_list):
         file.parent.mkdir(parents=True)
         file.write_bytes(b"whole")
     objects.main(str(tmp_path))
-    assert whole.exists() and not damaged.exists()
-    assert f"{damaged} was damaged" in capsys.readouterr().out
+    assert whole.exists() and whole_list.exists()
+    assert not damaged.exists() and not damaged_list.exists()
+    output = capsys.readouterr().out
+    assert f"{damaged} was damaged" in output and f"{damaged_list} was damaged" in output
+
+
+def test_a_list_that_dvc_writes_where_its_lock_has_no_end_is_seen(caching):
+    """It lies beside the other objects, and only the damaged one is deleted."""
+    lock = caching.checkout.folder / "dvc.lock"
+    before, after = lock.read_text().split("distill@")
+    end = after.index("- path: data/prepare/shapes\n") + len("- path: data/prepare/shapes\n")
+    lock.write_text(f"{before}distill@{after[:end]}")
+    caching.checkout.must("repro")
+    place = caching.checkout.folder / ".dvc/cache"
+    (written,) = place.glob("??/*")
+    assert objects.damaged_objects(place) == []
+    written.chmod(0o644)
+    written.write_bytes(b"")
+    assert objects.damaged_objects(place) == [written]
+    caching.restore()
 
 
 # What the mending rests on

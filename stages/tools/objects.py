@@ -17,9 +17,12 @@ CACHE = Path(".dvc/cache")
 
 
 def damaged_objects(folder: Path) -> list[Path]:
-    """The objects of a cache or of a remote whose contents are not what their names say."""
+    """The objects of a cache or of a remote whose contents are not what their names say.
+
+    They are in files/md5. Where dvc.lock has lost its end, DVC writes lists of a folder's files beside it.
+    """
     damaged = []
-    for file in sorted((folder / "files/md5").glob("??/*")):
+    for file in sorted([*(folder / "files/md5").glob("??/*"), *folder.glob("??/*.dir")]):
         expected = file.parent.name + file.stem  # the list of a folder's files ends in ".dir"
         with file.open("rb") as opened:
             actual = hashlib.file_digest(opened, "md5").hexdigest()
