@@ -115,6 +115,17 @@ def test_a_file_of_which_the_disk_has_not_all(kind, tmp_path):
     assert (after.st_mtime_ns, after.st_mode) == (before.st_mtime_ns, before.st_mode)
 
 
+def test_a_lost_file_that_is_unread_is_no_problem_and_any_other_is(caching):
+    losing = power.Losing(caching.checkout, caching.undisturbed, LONGEST, seed=0)
+    names = ("data/check/passed", f"data/distill/{faults.NAME}/set.safetensors")
+    for name in names:
+        power.lose("zeros", caching.checkout.folder / name)
+    losing.left = {names[0]: (caching.checkout.folder / names[0]).read_bytes()}
+    different = losing.differences()
+    caching.restore()
+    assert different == [names[1]]
+
+
 def test_an_error_after_a_loss_of_power_has_to_name_a_file():
     loss = power.Loss("empty", "train", 1.0, ["data/train/a/logits.safetensors"], "", "", [])
     damaged = "error: data/train/a/logits.safetensors is damaged: its contents have another checksum"

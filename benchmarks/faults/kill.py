@@ -203,11 +203,15 @@ class Killing:
         if status:
             self.problems.append(f"dvc repro ended with {status}: {self.heard[-2000:]}")
             return
-        self.problems += [f"{path} differs" for path in self.checkout.differences(self.undisturbed)]
+        self.problems += [f"{path} differs" for path in self.differences()]
         self.problems += [f"{lock} is left" for lock in self.checkout.locks()]
         again = self.checkout.must("repro")
         if "up to date" not in again:
             self.problems.append(f"another dvc repro ran: {again[-2000:]}")
+
+    def differences(self) -> list[str]:
+        """The files that are not as in the undisturbed project."""
+        return self.checkout.differences(self.undisturbed)
 
 
 def stages_of(dvc: int) -> list[psutil.Process]:

@@ -11,7 +11,8 @@ A loss of power is
 - reported, if it ends in an error that names a file, and goes on when that is deleted
 - WRONG otherwise
 
-At the end, `dvc repro` has to finish with results that are equal to the undisturbed ones byte for byte.
+At the end, `dvc repro` has to finish with results that equal the undisturbed ones byte for byte, but for
+files that are as the last losses have left them: no one has read them since.
 """
 
 import os
@@ -53,6 +54,8 @@ class Loss(NamedTuple):
 class Losing(Killing):
     """A project whose machine goes down again and again."""
 
+    left: dict[str, bytes] = {}  # what the losses have left of files, by path
+
     def losses(self, count: int) -> Iterator[Loss]:
         """So many losses of power; each is judged by what the next `dvc repro` says."""
         last: Loss | None = None
@@ -92,6 +95,7 @@ class Losing(Killing):
                 self.check_end(0)
                 if not to_its_end:
                     self.checkout.start_anew()
+                    self.left = {}
                 return None, errors, deleted
             errors.append(error_in(self.heard))
             deleted += self._delete(named_in(errors[-1]))
@@ -109,7 +113,15 @@ class Losing(Killing):
                 if is_last and file.stat().st_size and self.random.random() < 0.5:
                     lose(kind, file)
                     lost.append(file.relative_to(self.checkout.folder).as_posix())
+        contents = {name: (self.checkout.folder / name).read_bytes() for name in lost}
+        self.left = self.left | contents
         return lost
+
+    def differences(self) -> list[str]:
+        """The files that are not as in the undisturbed project, nor as a loss has left them."""
+        results = self.checkout.results()
+        different = super().differences()
+        return [path for path in different if path not in results or results[path] != self.left.get(path)]
 
     def _delete_objects(self) -> list[str]:
         """As `python -m stages.tools.objects` does; the names of what is deleted."""
