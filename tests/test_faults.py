@@ -182,6 +182,23 @@ def test_damaged_objects_are_deleted(tmp_path, capsys):
     assert f"{damaged} was damaged" in output and f"{damaged_list} was damaged" in output
 
 
+def test_a_damaged_run_that_stops_dvc_is_deleted(caching, capsys):
+    """DVC deletes a run that it cannot read, and the folder without a run stops it the next time."""
+    checkout = caching.checkout
+    place = checkout.folder / ".dvc/cache"
+    assert objects.damaged_runs(place) == []
+    runs = sorted((place / "runs").glob("??/*/*"))
+    runs[0].unlink()
+    runs[1].write_text("")
+    (checkout.folder / "dvc.lock").unlink()
+    assert "NoneType" in checkout.dvc("repro")[1]
+    objects.main(str(place))
+    assert f"{runs[1]} was damaged" in capsys.readouterr().out
+    (checkout.folder / "dvc.lock").unlink(missing_ok=True)
+    checkout.must("repro")
+    caching.restore()
+
+
 def test_a_list_that_dvc_writes_where_its_lock_has_no_end_is_seen(caching):
     """It lies beside the other objects, and only the damaged one is deleted."""
     lock = caching.checkout.folder / "dvc.lock"

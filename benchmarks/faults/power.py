@@ -26,7 +26,7 @@ from typing import NamedTuple
 from benchmarks.faults.checkout import Checkout
 from benchmarks.faults.kill import ERROR, Killing
 from benchmarks.faults.outcomes import table, went_wrong, write_outcomes
-from stages.tools.objects import damaged_objects
+from stages.tools.objects import damaged_objects, damaged_runs, delete_empty_folders
 from tests.project import suite
 
 __all__ = ["KINDS", "Losing", "Loss", "lose", "named_in", "power"]
@@ -125,7 +125,10 @@ class Losing(Killing):
 
     def _delete_objects(self) -> list[str]:
         """As `python -m stages.tools.objects` does; the names of what is deleted."""
-        return self._delete([str(file) for file in damaged_objects(self.checkout.folder / ".dvc/cache")])
+        cache = self.checkout.folder / ".dvc/cache"
+        deleted = self._delete([str(file) for file in damaged_objects(cache) + damaged_runs(cache)])
+        delete_empty_folders(cache)
+        return deleted
 
     def _delete(self, names: list[str]) -> list[str]:
         files = [self.checkout.folder / name for name in names]

@@ -1,17 +1,23 @@
-"""Delete the damaged objects of DVC's cache, which DVC itself does not hash again.
+"""Delete the damaged objects and runs of DVC's cache, which DVC itself does not hash again.
 
     python -m stages.tools.objects [folder]
 
 An object's name is the MD5 of its contents. The folder is that of the cache, or of a remote that is a folder.
 What is deleted from the cache comes back by `dvc pull`, or `dvc repro` makes it anew.
+
+The cache of runs has a folder for each run of a stage, with a file that lists its outputs. DVC deletes a file
+that it cannot read, and the empty folder then stops it: `join() argument must be str, ... not 'NoneType'`.
 """
 
 import hashlib
 from pathlib import Path
 
+from dvc.utils import dict_sha256
+from dvc.utils.serialize import YAMLFileCorruptedError, load_yaml
+
 from stages.runtime.errors import UserError, run_stage
 
-__all__ = ["damaged_objects"]
+__all__ = ["damaged_objects", "damaged_runs", "delete_empty_folders"]
 
 CACHE = Path(".dvc/cache")
 
@@ -31,14 +37,38 @@ def damaged_objects(folder: Path) -> list[Path]:
     return damaged
 
 
+def damaged_runs(folder: Path) -> list[Path]:
+    """The files of a cache of runs whose contents are not what their names say."""
+    return [file for file in sorted((folder / "runs").glob("??/*/*")) if not is_whole_run(file)]
+
+
+def is_whole_run(file: Path) -> bool:
+    """Whether the name of a run's file is that of its contents, as DVC makes it."""
+    try:
+        run = load_yaml(str(file))
+    except (YAMLFileCorruptedError, UnicodeDecodeError):
+        return False
+    return isinstance(run, dict) and dict_sha256(run, exclude=["size", "nfiles"]) == file.name
+
+
+def delete_empty_folders(folder: Path) -> list[Path]:
+    """Delete the folders of runs that have no file."""
+    empty = [path for path in sorted((folder / "runs").glob("??/*")) if not any(path.iterdir())]
+    for path in empty:
+        path.rmdir()
+    return empty
+
+
 def main(folder: str = str(CACHE)) -> None:
     if not (Path(folder) / "files/md5").is_dir():
         raise UserError(f"{folder} has no files/md5; it is no cache of DVC and no remote")
-    damaged = damaged_objects(Path(folder))
-    for file in damaged:
+    objects = damaged_objects(Path(folder))
+    runs = damaged_runs(Path(folder))
+    for file in objects + runs:
         file.unlink()
         print(f"{file} was damaged: it is deleted")
-    print(f"{len(damaged)} damaged objects")
+    delete_empty_folders(Path(folder))
+    print(f"{len(objects)} damaged objects, {len(runs)} damaged runs")
 
 
 if __name__ == "__main__":
