@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from benchmarks.faults.checkout import Checkout
 from benchmarks.faults.corrupt import KINDS, NAME, damage, is_unread, reader_of
-from benchmarks.faults.outcomes import table, went_wrong, write_outcomes
+from benchmarks.faults.outcomes import close
 from stages.runtime.checksums import is_whole
 from stages.tools.objects import damaged_objects
 from tests.project import suite
@@ -245,6 +245,4 @@ def damage_cache(seed: int, count: int) -> bool:
             files = ", ".join(result.damaged) or "no file"
             line = f"{result.outcome:9} {result.kind:10} {result.link} {result.way}: {files}: {result.said}"
             print(line, flush=True)
-    print(table(done))
-    write_outcomes("cache", seed, done)
-    return not went_wrong(done)
+    return close("cache", seed, done)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from benchmarks.faults.outcomes import table, went_wrong, write_outcomes
+from benchmarks.faults.outcomes import close
 from stages.distillation import learn
 from stages.machine import engine
 from stages.runtime import reuse
@@ -296,6 +296,4 @@ def corrupt(seed: int, count: int) -> bool:
                 print(f"{result.outcome:9} {result.kind:10} {' <-> '.join(result.files)}: {result.stage}")
                 if result.outcome == "WRONG":
                     print(result.said)
-    print(table(done))
-    write_outcomes("corrupt", seed, done)
-    return not went_wrong(done)
+    return close("corrupt", seed, done)

@@ -8,7 +8,7 @@ from benchmarks.measure import FOLDER
 from stages.runtime.files import write_json
 from stages.runtime.reuse import read_json
 
-__all__ = ["OUTCOMES", "Judged", "table", "went_wrong", "write_outcomes"]
+__all__ = ["OUTCOMES", "Judged", "close"]
 
 OUTCOMES = ("harmless", "reported", "WRONG")
 
@@ -25,8 +25,20 @@ class Judged(Protocol):
     def _asdict(self) -> dict[str, Any]: ...
 
 
-def went_wrong(done: Sequence[Judged]) -> bool:
-    return any(trial.outcome == "WRONG" for trial in done)
+def close(
+    campaign: str, seed: int, done: Sequence[Judged], problems: Sequence[str] = (), about: dict | None = None
+) -> bool:
+    """Print and write what came out of a campaign; whether nothing went wrong.
+
+    Args:
+        problems: what went wrong beside the trials.
+        about: what else is known of the campaign.
+    """
+    print(table(done))
+    for problem in problems:
+        print(f"WRONG: {problem}")
+    write_outcomes(campaign, seed, done, {"problems": list(problems), **(about or {})})
+    return not problems and all(trial.outcome != "WRONG" for trial in done)
 
 
 def table(done: Sequence[Judged]) -> str:
@@ -50,7 +62,7 @@ def counts_of(done: Sequence[Judged]) -> dict[str, int]:
     return {outcome: counts[outcome] for outcome in OUTCOMES}
 
 
-def write_outcomes(campaign: str, seed: int, done: Sequence[Judged], about: dict | None = None) -> None:
+def write_outcomes(campaign: str, seed: int, done: Sequence[Judged], about: dict) -> None:
     """Put a campaign's trials into faults.json, where those of other seeds and campaigns stay.
 
     Args:
@@ -59,6 +71,6 @@ def write_outcomes(campaign: str, seed: int, done: Sequence[Judged], about: dict
     file = FOLDER / "faults.json"
     whole = read_json(file)
     trials = [trial._asdict() for trial in done]
-    entry = {"outcomes": counts_of(done), **(about or {}), "trials": trials}
+    entry = {"outcomes": counts_of(done), **about, "trials": trials}
     whole.setdefault(campaign, {})[f"seed {seed}"] = entry
     write_json(file, whole)

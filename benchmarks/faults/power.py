@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 from benchmarks.faults.checkout import Checkout
 from benchmarks.faults.kill import ERROR, Killing
-from benchmarks.faults.outcomes import table, went_wrong, write_outcomes
-from stages.tools.objects import damaged_objects, damaged_runs, delete_empty_folders
+from benchmarks.faults.outcomes import close
+from stages.tools.objects import delete_damaged
 from tests.project import suite
 
 __all__ = ["KINDS", "Losing", "Loss", "lose", "named_in", "power"]
@@ -54,7 +54,9 @@ class Loss(NamedTuple):
 class Losing(Killing):
     """A project whose machine goes down again and again."""
 
-    left: dict[str, bytes] = {}  # what the losses have left of files, by path
+    def __init__(self, checkout: Checkout, undisturbed: dict[str, bytes], longest: float, seed: int) -> None:
+        super().__init__(checkout, undisturbed, longest, seed)
+        self.left: dict[str, bytes] = {}  # what the losses have left of files, by path
 
     def losses(self, count: int) -> Iterator[Loss]:
         """So many losses of power; each is judged by what the next `dvc repro` says."""
@@ -117,25 +119,21 @@ class Losing(Killing):
         self.left = self.left | contents
         return lost
 
-    def differences(self) -> list[str]:
-        """The files that are not as in the undisturbed project, nor as a loss has left them."""
-        results = self.checkout.results()
-        different = super().differences()
-        return [path for path in different if path not in results or results[path] != self.left.get(path)]
+    def may_differ(self, path: str) -> bool:
+        """Whether a file is as a loss has left it."""
+        file = self.checkout.folder / path
+        return path in self.left and file.exists() and file.read_bytes() == self.left[path]
 
     def _delete_objects(self) -> list[str]:
         """As `python -m stages.tools.objects` does; the names of what is deleted."""
-        cache = self.checkout.folder / ".dvc/cache"
-        deleted = self._delete([str(file) for file in damaged_objects(cache) + damaged_runs(cache)])
-        delete_empty_folders(cache)
-        return deleted
+        objects, runs = delete_damaged(self.checkout.folder / ".dvc/cache")
+        return [file.relative_to(self.checkout.folder).as_posix() for file in objects + runs]
 
     def _delete(self, names: list[str]) -> list[str]:
-        files = [self.checkout.folder / name for name in names]
-        present = [file for file in files if file.is_file()]
-        for file in present:
-            file.unlink()
-        return [file.relative_to(self.checkout.folder).as_posix() for file in present]
+        present = [name for name in names if (self.checkout.folder / name).is_file()]
+        for name in present:
+            (self.checkout.folder / name).unlink()
+        return present
 
 
 def lose(kind: str, file: Path) -> None:
@@ -188,8 +186,4 @@ def power(seed: int, count: int) -> bool:
             done.append(loss)
             hit = f"{len(loss.lost)} files {loss.kind} in {loss.stage or 'dvc'} after {loss.seconds} s"
             print(f"{loss.outcome:9} {hit}: {loss.said}", flush=True)
-    print(table(done))
-    for problem in losing.problems:
-        print(f"WRONG: {problem}")
-    write_outcomes("power", seed, done, {"problems": losing.problems, "undisturbed_seconds": round(whole)})
-    return not went_wrong(done) and not losing.problems
+    return close("power", seed, done, losing.problems, {"undisturbed_seconds": round(whole)})

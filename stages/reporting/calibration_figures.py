@@ -8,7 +8,7 @@ from stages.reporting.by_ipc import figure10
 from stages.reporting.cells import METHODS, Results
 from stages.reporting.choices import choices_figure, printed_ece
 from stages.reporting.drawing import Drawn
-from stages.reporting.gathered import Gathered
+from stages.reporting.gathered import Gathered, found_elsewhere
 from stages.reporting.reach import reach_figure
 from stages.reporting.reliability import figure1
 from stages.reporting.rows_of_figures import row_of_figure1, rows_by_ipc
@@ -55,7 +55,7 @@ def about_row(name: str, evaluated: dict) -> str:
 def figures_of_ablations_elsewhere(gathered: Gathered) -> dict[str, Drawn]:
     """Figures 8 and 9 of each suite whose rows ran elsewhere; `analyses` draws the others."""
     rows = gathered.results.without_quick().rows
-    ablations = {name: found for name, found in gathered.ablations().items() if name in gathered.elsewhere}
+    ablations = found_elsewhere(gathered.elsewhere, "ablate")
     drawn: dict[str, Drawn] = {}
     for suite, keys in by_suite(rows, ablations).items():
         of_suite = ablation_figures(keys, {name: ablations[name] for name in keys})

@@ -20,7 +20,7 @@ from stages.settings.project import listed_suites, param, read_yaml
 from stages.settings.rows import REPORTS, Row, listed_rows
 from stages.settings.tables import TableKeys
 
-__all__ = ["Elsewhere", "Gathered", "asked_for", "gather", "rows_of_paper_suites"]
+__all__ = ["Elsewhere", "Gathered", "asked_for", "found_elsewhere", "gather", "rows_of_paper_suites"]
 
 BUDGETS = ("published", "reduced", None, "quick")  # in the order of the tables
 
@@ -51,13 +51,14 @@ class Gathered(NamedTuple):
 
     def choices(self) -> dict[str, dict]:
         """What `choices` found, by row; {} where a suite asks for it and there is no result."""
-        files = {name: self.here[name].choices for name in asked_for("choices")}
-        return dict.fromkeys(files, {}) | read_results(files) | found_elsewhere(self.elsewhere, "choices")
+        return self._found("choices", {name: self.here[name].choices for name in asked_for("choices")})
 
     def reached(self) -> dict[str, dict]:
         """What `reach` found, by row; {} where a suite asks for it and there is no result."""
-        files = {name: self.here[name].reach for name in asked_for("reach")}
-        return dict.fromkeys(files, {}) | read_results(files) | found_elsewhere(self.elsewhere, "reach")
+        return self._found("reach", {name: self.here[name].reach for name in asked_for("reach")})
+
+    def _found(self, kind: str, files: dict[str, Path]) -> dict[str, dict]:
+        return dict.fromkeys(files, {}) | read_results(files) | found_elsewhere(self.elsewhere, kind)
 
     def features(self, names: Container[str]) -> dict[str, dict[str, np.ndarray]]:
         """What `features` found on some rows, by row."""

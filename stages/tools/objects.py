@@ -17,7 +17,7 @@ from dvc.utils.serialize import YAMLFileCorruptedError, load_yaml
 
 from stages.runtime.errors import UserError, run_stage
 
-__all__ = ["damaged_objects", "damaged_runs", "delete_empty_folders"]
+__all__ = ["damaged_objects", "damaged_runs", "delete_damaged"]
 
 CACHE = Path(".dvc/cache")
 
@@ -51,23 +51,28 @@ def is_whole_run(file: Path) -> bool:
     return isinstance(run, dict) and dict_sha256(run, exclude=["size", "nfiles"]) == file.name
 
 
-def delete_empty_folders(folder: Path) -> list[Path]:
-    """Delete the folders of runs that have no file."""
-    empty = [path for path in sorted((folder / "runs").glob("??/*")) if not any(path.iterdir())]
-    for path in empty:
-        path.rmdir()
-    return empty
+def delete_damaged(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Delete the damaged objects and runs of a cache or of a remote, and the folders of runs without a file.
+
+    Returns:
+        the objects and the runs that are gone.
+    """
+    objects = damaged_objects(folder)
+    runs = damaged_runs(folder)
+    for file in objects + runs:
+        file.unlink()
+    for path in sorted((folder / "runs").glob("??/*")):
+        if not any(path.iterdir()):
+            path.rmdir()
+    return objects, runs
 
 
 def main(folder: str = str(CACHE)) -> None:
     if not (Path(folder) / "files/md5").is_dir():
         raise UserError(f"{folder} has no files/md5; it is no cache of DVC and no remote")
-    objects = damaged_objects(Path(folder))
-    runs = damaged_runs(Path(folder))
+    objects, runs = delete_damaged(Path(folder))
     for file in objects + runs:
-        file.unlink()
         print(f"{file} was damaged: it is deleted")
-    delete_empty_folders(Path(folder))
     print(f"{len(objects)} damaged objects, {len(runs)} damaged runs")
 
 
