@@ -260,3 +260,12 @@ def run_all(values: dict) -> None:
             run(stage, name)
     for stage in (*FOR_ALL_ROWS, "pictures", "analyses", "report"):
         run(stage)
+
+
+def markdown_rows(text: str) -> dict[str, dict[str, str]]:
+    """Cells of a table by the name of the row and of the column."""
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"
+    ]
+    names, _, *rows = lines
+    return {row[0]: dict(zip(names, row)) for row in rows}

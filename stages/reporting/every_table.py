@@ -3,6 +3,7 @@
 from collections.abc import Container
 
 from stages.reporting import further_tables
+from stages.reporting.by_data_set import summary
 from stages.reporting.cells import Table
 from stages.reporting.choices import choices_table, met_by
 from stages.reporting.detection import detection
@@ -32,6 +33,7 @@ def every_table(gathered: Gathered) -> dict[str, Table]:
     if rows_of_paper:
         tables["paper"] = paper_table(results, rows_of_paper, hours_of_grid(read_json(GRID)))
     tables |= {
+        "summary": summary(results),
         "starts": further_tables.starts(results.rows, ablations),
         "intervals": further_tables.intervals(results),
         "overcalibration": further_tables.overcalibration(results),

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from stages.reporting.by_data_set import groups
 from stages.reporting.cells import Results, Table
-from stages.reporting.findings import findings, groups
+from stages.reporting.findings import findings
 from stages.reporting.formats import markdown
 from stages.reporting.marks import plain_name
 
@@ -16,42 +17,43 @@ END = "<!-- What `python -m stages.report` writes ends here. -->"
 COLUMNS = ("Row", "Accuracy", "Raw", "MTS", "T = {start:g}", "Shipped T", "Oracle T")
 OF_OTHERS = 2  # rows that the table has of each data set but the first
 WORDS = (
-    "ECE in percent (lower is better), mean ± standard deviation over networks. *T = {start:g}* divides the"
-    " logits by {start:g} and fits nothing. *Shipped T* is fitted once, on other networks and real training"
-    " images, and comes with the set. *Oracle T* is fitted on the test labels: the best that one temperature"
-    " could do, and no result. ‡ a smaller budget than published."
+    "Mean ± standard deviation over networks, in percent. § one network on each of several sets."
+    " ‡ a smaller budget than published."
 )
 
 
 def found_section(results: Results, tables: dict[str, Table], hero: tuple[str, Path] | None) -> str:
-    """The findings, the figure, the ECE of some rows, and how many claims of the paper hold.
+    """The findings, the means by data set, the figure, the ECE of some rows, and how many claims hold.
 
     Args:
         results: without quick rows.
         tables: of the page, by name.
         hero: the title and the file of the figure.
     """
-    parts = found(findings(results), hero)
+    parts = found(findings(results), tables.get("summary"), hero)
     lines = _lines(results, tables)
     words = []
     if len(lines):
         parts.append(markdown(Table("", lines, pd.DataFrame(), [])).strip())
-        words.append(WORDS.format(start=results.start))
+        words.append(WORDS)
     claims = tables["claims"].title.removeprefix("Claim by claim: ")
     words.append(f"{claims[0].upper()}{claims[1:]}: [claim by claim](reports/tables/claims.md).")
     parts.append("\n".join(words))
     return "\n\n".join(parts)
 
 
-def found(sentences: list[str], hero: tuple[str, Path] | None) -> list[str]:
-    """What was found, as paragraphs of Markdown: a list of the sentences, and the figure.
+def found(sentences: list[str], summary: Table | None, hero: tuple[str, Path] | None) -> list[str]:
+    """What was found, as paragraphs of Markdown: a list of the sentences, the table, and the figure.
 
     Args:
+        summary: of all data sets.
         hero: the title and the file of the figure, seen from where the Markdown stands.
     """
     parts = []
     if sentences:
         parts.append("\n".join(f"{i}. {sentence}" for i, sentence in enumerate(sentences, 1)))
+    if summary:
+        parts.append(markdown(summary))
     if hero:
         title, path = hero
         parts.append(f"![{title}]({path})")

@@ -26,6 +26,7 @@ from stages.settings.project import read_yaml
 __all__ = ["Content", "Shown", "page", "table_section"]
 
 TITLE = "Calibration of networks trained on distilled data"
+SUMMARY = "summary"  # the table of the means by data set
 CLAIMS = "claims"  # the table of the paper's claims
 SHOWN_LINES = 20  # a table with more lines is folded
 GLOSSARY = read_yaml(Path(__file__).with_name("glossary.yaml"))
@@ -95,7 +96,7 @@ def page(content: Content) -> str:
     shown = {key: _group_section(key, group) for key, group in groups.items()}
     filtered = [shown.pop(key) for key in ("tables", "more") if key in shown]
     tables = tag("div", _filters(content.facts) + "".join(filtered), class_="filtered") if filtered else ""
-    before = [shown.pop(key) for key in (CLAIMS, "explore") if key in shown]
+    before = [shown.pop(key) for key in (SUMMARY, CLAIMS, "explore") if key in shown]
     body = [_first_screen(content, groups), *before, tables, *shown.values()]
     contents = tag("nav", _contents(groups), class_="contents", aria_label="Contents")
     skip = link("main", "Skip to the findings", class_="skip")
@@ -134,14 +135,17 @@ def _with_lead(sentence: str) -> str:
 def _groups(content: Content) -> dict[str, Group]:
     """The parts below the first screen, by id."""
     of_paper = {key: table for key, table in content.tables.items() if key in PAPER_TABLES}
-    others = {key: table for key, table in content.tables.items() if key not in (*PAPER_TABLES, CLAIMS)}
+    others = {
+        key: table for key, table in content.tables.items() if key not in (*PAPER_TABLES, SUMMARY, CLAIMS)
+    }
     figures = {key: shown for key, shown in content.figures.items() if key != content.hero}
     settings = folded("params.yaml: what all rows share", settings_text(content.settings))
     terms = [tag("dt", escape(name)) + tag("dd", inline(text)) for name, text in GLOSSARY.items()]
     about = [tag("p", inline(part)) for part in content.intro.split("\n\n") if part.strip()]
     diagram = explorer_section(content.results) if content.results else ""
     return {
-        CLAIMS: Group("Claim by claim", [_claims(content)]),
+        SUMMARY: Group("By data set", [_first_table(content, SUMMARY)]),
+        CLAIMS: Group("Claim by claim", [_first_table(content, CLAIMS)]),
         "explore": Group(EXPLORER, [diagram]),
         "tables": Group("The paper's tables", *_table_sections(content, of_paper)),
         "more": Group("More tables", *_table_sections(content, others)),
@@ -155,8 +159,8 @@ def _groups(content: Content) -> dict[str, Group]:
 
 
 def _group_section(key: str, group: Group) -> str:
-    """A part with its heading; the claims and the diagram have one of their own."""
-    if key in (CLAIMS, "explore"):
+    """A part with its heading; the first tables and the diagram have one of their own."""
+    if key in (SUMMARY, CLAIMS, "explore"):
         return "\n".join(group.sections)
     return section(key, group.heading, "h2", *group.sections)
 
@@ -169,12 +173,13 @@ def _contents(groups: dict[str, Group]) -> str:
     return tag("ul", "".join(items))
 
 
-def _claims(content: Content) -> str:
-    if CLAIMS not in content.tables:
+def _first_table(content: Content, key: str) -> str:
+    """A table that stands before all others, and links to them."""
+    if key not in content.tables:
         return ""
     targets = {key: table.title for key, table in content.tables.items()}
     targets |= {key: shown.title for key, shown in content.figures.items()}
-    return table_section(CLAIMS, content.tables[CLAIMS], content.rows, Look("h2", targets=targets))
+    return table_section(key, content.tables[key], content.rows, Look("h2", targets=targets))
 
 
 def _filters(facts: dict[str, Facts]) -> str:

@@ -16,8 +16,9 @@ PAGE = "The same as one page with all pictures: `index.html`."
 def readme(content: Content) -> str:
     """The whole file: what was found, every table, and links to the figures."""
     hero = hero_of(content, REPORTS)
-    head = ["# Results", *found(content.findings, hero), content.intro, PAGE]
     tables = dict(content.tables)
+    summary = tables.pop("summary", None)
+    head = ["# Results", *found(content.findings, summary, hero), content.intro, PAGE]
     if "claims" in tables:
         tables["claims"] = with_links(content)
     sections = [readme_section(name, table) for name, table in tables.items()]
