@@ -97,12 +97,12 @@ def summary(results: Results) -> Table:
     notes = [
         "Rows of sets that are distilled without masks. Mean ECE in percent (lower is better), over the"
         " rows with a shipped temperature where there are any.",
-        "*Over-confident*: on how many rows Raw's confidence exceeds accuracy, by its 95 % interval; in"
+        "Over-confident: on how many rows Raw's confidence exceeds accuracy, by its 95 % interval; in"
         " brackets the least and the largest difference in points.",
-        f"*T = {start}* divides the logits by {start}, where MTS starts, and fits nothing. *Shipped T* is"
-        " fitted once, on other networks and real training images, and comes with the set. *Oracle T* is"
+        f"T = {start} divides the logits by {start}, where MTS starts, and fits nothing. Shipped T is"
+        " fitted once, on other networks and real training images, and comes with the set. Oracle T is"
         " fitted on the test labels, and is no result.",
-        "*MTS better*, *MTS worse*: on how many rows its ECE is below Raw's, and above it, by the 95 %"
+        "MTS better, MTS worse: on how many rows its ECE is below Raw's, and above it, by the 95 %"
         " interval of the difference.",
     ]
     return Table("Mean ECE by data set", pd.DataFrame(lines), pd.DataFrame(numbers), notes)
