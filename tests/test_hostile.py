@@ -30,7 +30,8 @@ from torch import Tensor
 
 from stages import check
 from stages.distillation.backbone import Problem
-from stages.distillation.imported_set import ImportedSet, read_set
+from stages.distillation.imported_files import ImportedSet
+from stages.distillation.imported_set import read_set
 from stages.images.folders import ANNOTATIONS
 from stages.images.prepared import load_split
 from stages.images.sources import read_images

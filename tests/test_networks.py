@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from stages.architectures import build
-from stages.check import names_in
 from stages.images.prepared import LabelledImages
 from stages.networks import mlp
 from stages.networks.convnet import ConvNet, HalvingPool
 from stages.runtime.errors import UserError
 from stages.runtime.randomness import generator
+from stages.settings.names import names_in
 from stages.settings.network import NetworkSettings
 from stages.training.flat import FlatNetwork
 

@@ -34,6 +34,8 @@ from stages.runtime.files import read_result, write_result, write_tensors
 from stages.runtime.randomness import generator
 from stages.settings.reach import ReachSettings, ShiftSettings
 from stages.settings.rows import Row
+from stages.settings.section import parse
+from stages.settings.suite import Suite
 from stages.settings.tables import TableKeys
 from stages.settings.temperature import TemperatureSettings
 from stages.training.folds import fold_setups, folds_of, split_in_folds
@@ -441,7 +443,7 @@ def checked(folder: Path, **reach: dict) -> None:
     named = {"suite": "shapes", "dataset": "shapes"}
     values["reach"] = {name: named | keys for name, keys in reach.items()}
     write_yaml(folder / "suites/shapes.yaml", values)
-    check.check_reach(check.parse(check.Suite, values, "shapes"), Path("suites/shapes.yaml"))
+    check.check_reach(parse(Suite, values, "shapes"), Path("suites/shapes.yaml"))
 
 
 def test_a_carried_row_is_another_row_of_the_suite(copied):

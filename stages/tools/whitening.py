@@ -19,7 +19,8 @@ from typing import NamedTuple
 import torch
 
 from stages.distillation.backbone import Problem
-from stages.distillation.imported_set import ImportedSet, images_of_a_class, read_set
+from stages.distillation.imported_files import ImportedSet
+from stages.distillation.imported_set import images_of_a_class, read_set
 from stages.images.archives import data_root
 from stages.images.distilled import DistilledSet
 from stages.images.prepared import LabelledImages
