@@ -42,38 +42,45 @@ from stages.settings.rows import Dataset
 
 @pytest.fixture(scope="session")
 def unpacked(tmp_path_factory) -> Path:
-    """Everything in ../shared/data, as a data root."""
+    """What is in ../shared/data as a data root, but of CIFAR-100's 60,000 files every tenth."""
     root = tmp_path_factory.mktemp("raw")
-    for archive in outside("DATA_DIR", "data").glob("*.zip"):
-        zipfile.ZipFile(archive).extractall(root)
+    for file in outside("DATA_DIR", "data").glob("*.zip"):
+        with zipfile.ZipFile(file) as archive:
+            step = 10 if file.name.startswith("cifar100-") else 1
+            archive.extractall(root, sorted(archive.namelist())[::step])
     return root
 
 
 # Training and test images, side, classes, first and last class; mean and standard deviation of each channel
 # of the training images in [0, 1]: as published for CIFAR, as Pillow and NumPy give them for the subsets.
+# At last how far from the published ones those may be that are found.
 FACTS = {
     "cifar10": (
         (50_000, 10_000, 32, 10, "airplane", "truck"),
         ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        1e-4,
     ),
     "cifar100": (
-        (50_000, 10_000, 32, 100, "apple", "worm"),
+        (5_000, 1_000, 32, 100, "apple", "worm"),
         ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+        5e-3,
     ),
     "tinyimagenet": (
         (4_000, 1_000, 64, 200, "n01443537", "n12267677"),
         ((0.4812, 0.4488, 0.3976), (0.2768, 0.2703, 0.2823)),
+        1e-4,
     ),
     "imagenette": (
         (600, 200, 128, 10, "n01440764", "n03888257"),
         ((0.4628, 0.4564, 0.4319), (0.2731, 0.2700, 0.2922)),
+        1e-4,
     ),
 }
 
 
 @pytest.mark.parametrize("name", FACTS)
 def test_a_data_set_is_what_it_should_be(name, unpacked):
-    (train, test, side, count, first, last), (mean, std) = FACTS[name]
+    (train, test, side, count, first, last), (mean, std), tolerance = FACTS[name]
     settings = ImageSettings(source=name, resize=128 if name == "imagenette" else None)
     classes, splits = read_images(settings, "images", unpacked)
     assert len(classes) == count
@@ -85,8 +92,8 @@ def test_a_data_set_is_what_it_should_be(name, unpacked):
         assert images.dtype == np.uint8
         assert np.bincount(labels).tolist() == [size // count] * count
     found_mean, found_std = channel_moments(torch.from_numpy(splits["train"].images))
-    assert np.allclose(found_mean, mean, atol=1e-4)
-    assert np.allclose(found_std, std, atol=1e-4)
+    assert np.allclose(found_mean, mean, rtol=0, atol=tolerance)
+    assert np.allclose(found_std, std, rtol=0, atol=tolerance)
 
 
 def test_the_counts_of_the_digits_are_those_of_their_training_split():
