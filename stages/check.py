@@ -10,12 +10,12 @@ from pathlib import Path
 from stages.images.archives import data_root
 from stages.images.sources import find_images
 from stages.machine.names import DEVICES, is_known
+from stages.rules.names import check_path, check_spelling, names_in
+from stages.rules.rows import check_row
 from stages.runtime.errors import UserError, run_stage
 from stages.runtime.files import write_text
 from stages.runtime.trajectory_files import trajectory_files
-from stages.settings.names import check_path, check_spelling, names_in
 from stages.settings.project import listed_suites, read_yaml
-from stages.settings.rules_of_rows import check_row
 from stages.settings.section import known, parse, shortened
 from stages.settings.suite import DatasetEntry, ImportedBufferEntry, Params, Suite
 

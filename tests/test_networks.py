@@ -8,9 +8,9 @@ from stages.architectures import build
 from stages.images.prepared import LabelledImages
 from stages.networks import mlp
 from stages.networks.convnet import ConvNet, HalvingPool
+from stages.rules.names import names_in
 from stages.runtime.errors import UserError
 from stages.runtime.randomness import generator
-from stages.settings.names import names_in
 from stages.settings.network import NetworkSettings
 from stages.training.flat import FlatNetwork
 

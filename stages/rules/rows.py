@@ -4,8 +4,8 @@ import importlib
 
 from stages.images.archives import ARCHIVES
 from stages.images.released import released_set
+from stages.rules.names import check_reads, makers_of_sets, names_in, other_makers_of_sets
 from stages.runtime.errors import UserError
-from stages.settings.names import check_reads, makers_of_sets, names_in, other_makers_of_sets
 from stages.settings.section import known, parse
 from stages.settings.suite import RowEntry, Suite
 
