@@ -37,7 +37,7 @@ PACKAGES = ("torch", "torchvision", "kornia", "dvc", "numpy", "pandas", "scikit-
 INTRO = """\
 Networks trained on distilled data: how well their confidence agrees with their accuracy, before and after
 calibration, for the tables and figures of "Rethinking Data Distillation: Do Not Overlook Calibration", beside
-the paper's numbers where it has some. Every number links to its row's settings.
+the paper's numbers where it has some. On the page, every number of a row links to the row's settings.
 
 Nothing was chosen on test images here, but for what is called an oracle and for Table 2's best of others, as
 in the paper. The mask ratios of MTS are the paper's; its first author's public fork takes the ratio that does

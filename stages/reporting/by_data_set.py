@@ -95,8 +95,9 @@ def summary(results: Results) -> Table:
         numbers.append({"data_set": group, **_numbers(found)})
     start = f"{results.start:g}"
     notes = [
-        "Rows of sets that are distilled without masks. Mean ECE in percent (lower is better), over the"
-        " rows with a shipped temperature where there are any.",
+        "Rows of sets that are distilled without masks; one of a reduced budget is left out where the same"
+        " method has a published one. Mean ECE in percent (lower is better), over the rows with a shipped"
+        " temperature where there are any.",
         "Over-confident: on how many rows Raw's confidence exceeds accuracy, by its 95 % interval; in"
         " brackets the least and the largest difference in points.",
         f"T = {start} divides the logits by {start}, where MTS starts, and fits nothing. Shipped T is"
