@@ -57,7 +57,7 @@ def buffer(buffer: Buffer) -> None:
         "network": network_settings.model_dump(),
         "seed": buffer.seed,
     }
-    inputs = list(dataset.prepared.glob("*.safetensors"))
+    inputs = list(dataset.prepared.glob("[!.]*.safetensors"))
     with scratch(f"buffer-{buffer.name}", about, inputs) as folder:
         schedule = Schedule(
             epochs=settings.epochs,

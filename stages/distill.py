@@ -108,9 +108,9 @@ def problem_of(row: Row, keys: DistillKeys) -> Problem:
 
 def input_files(row: Row) -> list[Path]:
     """The files that the set is made from."""
-    images = list(row.prepared.glob("*.safetensors"))
+    images = list(row.prepared.glob("[!.]*.safetensors"))
     if row.reads.is_dir():
-        return images + list(row.reads.glob("*.safetensors"))
+        return images + list(row.reads.glob("[!.]*.safetensors"))
     return [*images, row.reads]
 
 

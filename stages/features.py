@@ -132,7 +132,7 @@ def check_losses(row: Row, keys: FeaturesKeys, weights: dict[str, torch.Tensor])
 def input_files(row: Row, keys: FeaturesKeys) -> list[Path]:
     """The files that the features of a row are made from."""
     outside = Dataset(keys.outside).prepared / "test.safetensors"
-    own_images = sorted(row.prepared.glob("*.safetensors"))
+    own_images = sorted(row.prepared.glob("[!.]*.safetensors"))
     return [row.distilled, row.weights, row.logits, outside, *own_images]
 
 

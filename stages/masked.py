@@ -72,7 +72,8 @@ def masked(row: Row) -> None:
 
 def _input_hashes(row: Row) -> list[str]:
     return [
-        input_hash(path) for path in (row.distilled, row.weights, *sorted(row.prepared.glob("*.safetensors")))
+        input_hash(path)
+        for path in (row.distilled, row.weights, *sorted(row.prepared.glob("[!.]*.safetensors")))
     ]
 
 

@@ -127,7 +127,7 @@ def reach(tried: Tried, row: Row) -> None:
     trained_from = fingerprint(
         description_of(row, tried),
         [input_hash(path) for path in input_files(row)],
-        [train_settings().repeats, code_version("reach")],
+        code_version("reach"),
     )
     made_from = fingerprint(
         [trained_from, tried.reach.model_dump(), tried.temperature.model_dump(), tried.bounds, tried.bins],
@@ -172,7 +172,7 @@ def carried_temperatures(row: Row) -> dict[str, float]:
 
 def description_of(row: Row, tried: Tried) -> list[Any]:
     """The settings that the networks and their logits depend on."""
-    counts = [most_networks(tried), tried.temperature.images, tried.reach.folds]
+    counts = [most_networks(tried), train_settings().repeats, tried.temperature.images, tried.reach.folds]
     return [description(row, row.keys(TrainKeys), train_settings()), counts]
 
 

@@ -181,7 +181,22 @@ def test_damaged_objects_are_deleted(tmp_path, capsys):
     assert f"{damaged} was damaged" in output and f"{damaged_list} was damaged" in output
 
 
-def test_a_damaged_run_that_stops_dvc_is_deleted(caching, capsys):
+def test_what_is_no_object_and_no_text_does_not_stop_the_deleting(tmp_path, capsys):
+    place = tmp_path / "files/md5/ab"
+    run = tmp_path / "runs/ab/cd/ef"
+    for folder in (place / "folder.unpacked", run.parent):
+        folder.mkdir(parents=True)
+    (place / "link").symlink_to("nowhere")
+    (tmp_path / "runs/ab/stray").touch()
+    (place / "damaged").write_bytes(b"damaged")
+    run.write_bytes(b"cmd: \xff\n")
+    objects.main(str(tmp_path))
+    assert "1 damaged objects, 1 damaged runs" in capsys.readouterr().out
+    assert (place / "link").is_symlink() and (place / "folder.unpacked").is_dir()
+    assert not run.parent.exists() and (tmp_path / "runs/ab/stray").exists()
+
+
+def test_a_damaged_run_that_stops_dvc_is_deleted(caching):
     """DVC deletes a run that it cannot read, and the folder without a run stops it the next time."""
     checkout = caching.checkout
     place = checkout.folder / ".dvc/cache"
@@ -192,7 +207,7 @@ def test_a_damaged_run_that_stops_dvc_is_deleted(caching, capsys):
     (checkout.folder / "dvc.lock").unlink()
     assert "NoneType" in checkout.dvc("repro")[1]
     objects.main(str(place))
-    assert f"{runs[1]} was damaged" in capsys.readouterr().out
+    assert objects.damaged_runs(place) == [] and not runs[0].parent.exists() and not runs[1].exists()
     (checkout.folder / "dvc.lock").unlink(missing_ok=True)
     checkout.must("repro")
     caching.restore()

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import pickle
 import shutil
 import subprocess
@@ -363,7 +364,25 @@ def test_pictures_are_decoded_once(folder, monkeypatch):
     assert (changed[1] == np.array([255, 0, 0])[:, None, None]).all()
 
 
+def test_pictures_that_change_places_are_decoded_anew(tmp_path):
+    """Also where their sizes and times of change are the same."""
+    files = [tmp_path / "0.bmp", tmp_path / "1.bmp"]
+    for file, color in zip(files, ("red", "blue")):
+        Image.new("RGB", (4, 4), color).save(file)
+    settings = ImageSettings(source=str(tmp_path))
+    before = decoded.read_pictures(files, settings, "images", tmp_path / "cache")
+    contents = [file.read_bytes() for file in files]
+    for file, other in zip(files, reversed(contents)):
+        times = file.stat()
+        file.write_bytes(other)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    after = decoded.read_pictures(files, settings, "images", tmp_path / "cache")
+    assert np.array_equal(after, before[::-1]) and not np.array_equal(after, before)
+
+
 # ---- archives ----
+
+LOCK = ".imagenette2-160.lock"  # of the processes that unpack the archive
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -396,18 +415,20 @@ def test_a_data_set_that_is_not_on_disk_is_fetched_once(published, tmp_path, mon
     classes, splits = read_images(settings, "images", root)
     assert classes == ["ant", "bee"]
     assert splits["train"].images.shape == (5, 3, 12, 12)
-    assert {file.name for file in root.iterdir()} == {"imagenette2-160", "imagenette2-160.tgz"}
+    assert {file.name for file in root.iterdir()} == {"imagenette2-160", "imagenette2-160.tgz", LOCK}
     monkeypatch.setattr("stages.images.sources.download", lambda *_: pytest.fail("fetched again"))
     classes, _ = read_images(settings, "images", root)
     assert classes == ["ant", "bee"]
 
 
 def test_an_archive_on_disk_is_not_fetched(published, tmp_path, monkeypatch):
+    """And what a killed process has left of an earlier try is deleted."""
     root = tmp_path / "root"
-    root.mkdir()
+    (root / ".imagenette2-160-killed").mkdir(parents=True)
     shutil.copy(published, root)
     monkeypatch.setattr("torchvision.datasets.utils.download_url", lambda *_: pytest.fail("fetched"))
     assert download("imagenette", root, "images") == root / "imagenette2-160"
+    assert not (root / ".imagenette2-160-killed").exists()
 
 
 NOT_FETCHED = (
@@ -442,7 +463,7 @@ def test_an_archive_that_cannot_be_had_leaves_no_part_of_it(how, expected, publi
     monkeypatch.setitem(ARCHIVES, "imagenette", archive)
     with pytest.raises(UserError, match=expected):
         read_images(ImageSettings(source="imagenette"), "images", root)
-    assert {file.name for file in root.iterdir()} <= {"imagenette2-160.tgz"}
+    assert {file.name for file in root.iterdir()} <= {"imagenette2-160.tgz", LOCK}
 
 
 # ---- prepared images ----

@@ -19,6 +19,7 @@ from project import MTT, PARAMS, ROOT, make_project, row, suite
 from safetensors.numpy import load_file
 from torch import ones
 
+from stages.runtime.errors import UserError
 from stages.runtime.files import read_result, write_tensors
 from stages.settings.distill import DistillKeys
 from stages.settings.rows import Row
@@ -314,3 +315,16 @@ def test_what_has_no_room_is_named_and_other_rows_stay(tmp_path, monkeypatch):
     assert set(load_file(out)) == kept
     assert write_arrays(out, {}, ["a"]) == []
     assert {name[0] for name in load_file(out)} == {"b"}
+
+
+@pytest.mark.parametrize(
+    "name, text", [("sets.safetensors", "cut"), ("curves.csv", "stage,name\nbuffer,sha")]
+)
+def test_damaged_results_of_a_former_call_are_named(name, text, tmp_path):
+    file = tmp_path / name
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"{name} is damaged; delete it"):
+        if name == "curves.csv":
+            lent_results.write_curves(file, [], set())
+        else:
+            write_arrays(file, {}, [])

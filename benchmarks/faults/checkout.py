@@ -19,7 +19,6 @@ __all__ = ["Checkout"]
 TOPS = ("data", "scratch", "reports")  # the folders that stages write to
 UNLIKE = (
     "reports/records/",  # how long each stage has taken, and the like
-    "scratch/decoded/",  # named by the absolute path of the pictures and their times of change
 )
 # The page shows the records.
 MADE = re.compile(rb"<details><summary>How its files were made</summary>.*?</details>", re.DOTALL)

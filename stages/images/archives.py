@@ -6,6 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from filelock import FileLock
+
 from stages.images.unpacking import unpack
 from stages.runtime.errors import UserError
 
@@ -84,14 +86,19 @@ def download(name: str, root: Path, key: str) -> Path:
     archive = ARCHIVES[name]
     file = root / archive.file_name
     root.mkdir(parents=True, exist_ok=True)
-    if not file.exists():
-        _fetch(name, root, key)
-    elif not check_md5(str(file), archive.md5):
-        raise UserError(
-            f"{file}: not the published file (its md5 is not {archive.md5}); "
-            f"delete it to have it fetched from {archive.url}"
-        )
-    return _unpack(file, root / archive.folder)
+    with FileLock(root / f".{archive.folder}.lock"):
+        if (root / archive.folder).is_dir():  # another process has just unpacked it
+            return root / archive.folder
+        for left in root.glob(f".{archive.folder}-*"):  # by a process that was killed
+            shutil.rmtree(left)
+        if not file.exists():
+            _fetch(name, root, key)
+        elif not check_md5(str(file), archive.md5):
+            raise UserError(
+                f"{file}: not the published file (its md5 is not {archive.md5}); "
+                f"delete it to have it fetched from {archive.url}"
+            )
+        return _unpack(file, root / archive.folder)
 
 
 def _fetch(name: str, root: Path, key: str) -> None:
@@ -100,7 +107,7 @@ def _fetch(name: str, root: Path, key: str) -> None:
     archive = ARCHIVES[name]
     file = root / archive.file_name
     print(f"{name} is not in {root}: fetching {archive.url}")
-    with TemporaryDirectory(dir=root, prefix=".download-") as temporary:
+    with TemporaryDirectory(dir=root, prefix=f".{archive.folder}-") as temporary:
         try:
             download_url(archive.url, temporary, file.name, archive.md5)
         except (OSError, RuntimeError) as problem:  # the network is down, or the checksum is another
@@ -114,10 +121,11 @@ def _fetch(name: str, root: Path, key: str) -> None:
 
 
 def _unpack(file: Path, folder: Path) -> Path:
-    with TemporaryDirectory(dir=folder.parent, prefix=".unpack-") as temporary:
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         unpack(file, Path(temporary))
         unpacked = Path(temporary) / folder.name
         if not unpacked.is_dir():
             raise UserError(f"{file}: has no folder {folder.name}; delete it to have it fetched anew")
+        os.sync()  # what is below the folder is on the disk before it gets its name
         shutil.move(unpacked, folder)
     return folder

@@ -17,6 +17,7 @@ from stages.runtime.reuse import former_result
 
 __all__ = ["digest", "earlier_attempts", "scratch"]
 
+STAGES = Path(__file__).resolve().parents[1]
 SCRATCH = Path("scratch")
 ATTEMPTS = "attempts.json"  # in the folder of a piece of work; its time of change is when the last one began
 
@@ -34,10 +35,11 @@ def digest(settings: Any, inputs: list[Path]) -> str:
 
 
 def _loaded_code() -> list[Path]:
-    """The files of this project's modules that are loaded, in the order of the modules' names."""
-    names = sorted(name for name in sys.modules if name.startswith("stages."))
-    files = [sys.modules[name].__file__ for name in names]
-    return [Path(file) for file in files if file]
+    """The files of this project's modules that are loaded, also of the stage that runs as `__main__`."""
+    names = [name for name in sys.modules if name == "__main__" or name.startswith("stages.")]
+    files = [getattr(sys.modules[name], "__file__", None) for name in names]
+    paths = {Path(file).resolve() for file in files if file}
+    return sorted(path for path in paths if path.is_relative_to(STAGES))
 
 
 @contextmanager

@@ -149,6 +149,9 @@ def _checked(path: Path) -> _Checksum:
         except NOT_OURS:
             problem = "is damaged, or has no checksum because an earlier version has written it"
             raise DamagedError(f"{path} {problem}. {ADVICE}.") from None
+        except OSError as problem:  # of the disk, which names no file
+            problem.filename = str(path)
+            raise
     if own_digest != checksum.digest:
         raise DamagedError(f"{path} is damaged: its contents have another checksum than it says. {ADVICE}.")
     return checksum

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from stages.runtime.orphans import end_with_dvc
-
 __all__ = ["UserError", "is_about_memory", "run_stage"]
 
 STOPS = (signal.SIGINT, signal.SIGTERM)  # ctrl-C, and what a machine sends before it is taken away
@@ -43,7 +41,6 @@ def run_stage(main: Callable[..., None]) -> None:
 
     After ctrl-C or SIGTERM one line says so, and the exit status is that of shells: 130 or 143.
     """
-    end_with_dvc()
     _Stop().listen()
     end = _end_of(main)
     if end is None:

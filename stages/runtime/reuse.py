@@ -19,6 +19,7 @@ from stages.runtime.files import read_about, read_result
 
 __all__ = [
     "code_version",
+    "edited_modules",
     "file_hash",
     "fingerprint",
     "former_result",
@@ -26,6 +27,9 @@ __all__ = [
     "is_made_from",
     "read_json",
 ]
+
+
+CODE = Path("data/code")  # where the stage `code` lists the modules of each stage
 
 
 def fingerprint(*parts: object) -> str:
@@ -41,16 +45,30 @@ def fingerprint(*parts: object) -> str:
 
 
 def code_version(stage: str) -> str:
-    """The modules of a stage with their hashes, as the stage `code` wrote them; empty before it has run.
+    """The modules of a stage with their hashes; empty before the stage `code` has listed them.
 
     Raises:
         DamagedError: the stage's list is not as it was written.
     """
-    file = Path("data/code") / f"{stage}.json"
+    file = CODE / f"{stage}.json"
     if not file.exists():
         return ""
-    check(file)
-    return file.read_text()
+    listed = read_result(file)
+    present = {module: _module_hash(Path(module)) for module in listed}
+    return file.read_text() if present == listed else json.dumps(present)
+
+
+def edited_modules(stage: str) -> list[str]:
+    """The modules of a stage that are not as the stage `code` has listed them; none before it has run."""
+    listed = read_result(CODE / f"{stage}.json", {})
+    return [module for module, of_code in listed.items() if _module_hash(Path(module)) != of_code]
+
+
+def _module_hash(path: Path) -> str:
+    """MD5 of a module, as the stage `code` lists it; "" where it is gone."""
+    if not path.exists():
+        return ""
+    return hashlib.md5(path.read_bytes()).hexdigest()
 
 
 def file_hash(path: Path) -> str:
@@ -79,14 +97,17 @@ def read_json(path: Path) -> dict:
     """JSON without a checksum, such as a file of `reports/`; empty where there is nothing.
 
     Raises:
-        UserError: the file is no JSON.
+        UserError: the file is no JSON, or anything else than keys and values.
     """
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text())
+        values = json.loads(path.read_text())
     except ValueError as problem:
         raise UserError(f"{path}: not JSON: {problem}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected keys and values but got {type(values).__name__}")
+    return values
 
 
 def former_result(path: Path) -> dict:

@@ -255,6 +255,9 @@ def finished_rows(
     folder = DATA / stage
     folder.mkdir(parents=True, exist_ok=True)  # DVC wants it to be there, even without a row
     for file in folder.iterdir():
-        if file.stem not in kept:
+        if file.is_file() and file.stem not in kept:
             file.unlink()
+            print(
+                f"{file} is deleted: no listed suite has its row, or the row has lost what it was made from"
+            )
     return rows

@@ -141,7 +141,9 @@ def main(*words: str) -> None:
     )
     options = parser.parse_args(words)
     rows = [Row(name) for name in options.rows]
-    subprocess.run([sys.executable, "-m", "stages.code"], check=True)
+    listed = subprocess.run([sys.executable, "-m", "stages.code"])
+    if listed.returncode:
+        sys.exit(listed.returncode)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # `run_command` then kills its stage
     STAMPS.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from stages.reporting import further_tables
@@ -25,6 +25,7 @@ from stages.reporting.formats import markdown
 from stages.reporting.marks import marked, plain_name
 from stages.reporting.paper_tables import PAPER_TABLES
 from stages.reporting.reach import shipped_table, without_images_table
+from stages.runtime.errors import UserError
 from stages.runtime.files import (
     read_about,
     read_arrays,
@@ -157,7 +158,10 @@ def write_arrays(file: Path, sources: dict[str, Path], rows: list[str]) -> list[
             kept[name] = arrays[name]
             room -= arrays[name].nbytes
     with replacing(file) as temporary:
-        save_file(kept, temporary, {"about": json.dumps(about)})
+        try:
+            save_file(kept, temporary, {"about": json.dumps(about)})
+        except SafetensorError as problem:  # e.g. a full disk
+            raise OSError(f"{file}: {problem}") from None
     return [f"{file.stem}/{name}" for name in sorted(arrays.keys() - kept.keys())]
 
 
@@ -169,10 +173,17 @@ def in_16_bits(array: np.ndarray) -> np.ndarray:
 
 
 def former_arrays(file: Path) -> tuple[dict[str, np.ndarray], dict]:
-    """The arrays in a file of this module, and the `about` of each row."""
-    with safe_open(file, "np") as opened:
-        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is no dict
-        return arrays, json.loads(opened.metadata()["about"])
+    """The arrays in a file of this module, and the `about` of each row.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with safe_open(file, "np") as opened:
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is no dict
+            return arrays, json.loads(opened.metadata()["about"])
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        raise UserError(f"{file} is damaged; delete it, and name all of its rows again") from None
 
 
 def write_curves(file: Path, rows: list[Row], finished: set[str]) -> None:
@@ -184,6 +195,8 @@ def write_curves(file: Path, rows: list[Row], finished: set[str]) -> None:
             curves[f"buffer@{buffer.name}"] = files
     lines = [["stage", "name", "step", "curve", "value"]]
     former = list(csv.reader(file.open()))[1:] if file.exists() else []
+    if any(len(line) != len(lines[0]) for line in former):
+        raise UserError(f"{file} is damaged; delete it, and name all of its rows again")
     lines += [line for line in former if f"{line[0]}@{line[1]}" not in curves]
     for stage in sorted(curves.keys() & finished):
         lines += [[*stage.split("@"), *point] for point in points_of(*curves[stage])]

@@ -13,7 +13,7 @@ import hashlib
 from pathlib import Path
 
 from dvc.utils import dict_sha256
-from dvc.utils.serialize import YAMLFileCorruptedError, load_yaml
+from dvc.utils.serialize import ParseError, load_yaml
 
 from stages.runtime.errors import UserError, run_stage
 
@@ -28,7 +28,7 @@ def damaged_objects(folder: Path) -> list[Path]:
     They are in files/md5. Where dvc.lock has lost its end, DVC writes lists of a folder's files beside it.
     """
     damaged = []
-    for file in sorted([*(folder / "files/md5").glob("??/*"), *folder.glob("??/*.dir")]):
+    for file in files_of(folder, "files/md5/??/*") + files_of(folder, "??/*.dir"):
         expected = file.parent.name + file.stem  # the list of a folder's files ends in ".dir"
         with file.open("rb") as opened:
             actual = hashlib.file_digest(opened, "md5").hexdigest()
@@ -39,14 +39,19 @@ def damaged_objects(folder: Path) -> list[Path]:
 
 def damaged_runs(folder: Path) -> list[Path]:
     """The files of a cache of runs whose contents are not what their names say."""
-    return [file for file in sorted((folder / "runs").glob("??/*/*")) if not is_whole_run(file)]
+    return [file for file in files_of(folder, "runs/??/*/*") if not is_whole_run(file)]
+
+
+def files_of(folder: Path, pattern: str) -> list[Path]:
+    """The files below a folder, without links and folders, which DVC does not put there."""
+    return [path for path in sorted(folder.glob(pattern)) if path.is_file() and not path.is_symlink()]
 
 
 def is_whole_run(file: Path) -> bool:
     """Whether the name of a run's file is that of its contents, as DVC makes it."""
     try:
         run = load_yaml(str(file))
-    except (YAMLFileCorruptedError, UnicodeDecodeError):
+    except (ParseError, UnicodeDecodeError):
         return False
     return isinstance(run, dict) and dict_sha256(run, exclude=["size", "nfiles"]) == file.name
 
@@ -62,7 +67,7 @@ def delete_damaged(folder: Path) -> tuple[list[Path], list[Path]]:
     for file in objects + runs:
         file.unlink()
     for path in sorted((folder / "runs").glob("??/*")):
-        if not any(path.iterdir()):
+        if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
     return objects, runs
 

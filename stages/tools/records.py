@@ -25,11 +25,13 @@ from typing import Any
 from stages.machine.cores import core_count
 from stages.runtime.checkpoint import earlier_attempts
 from stages.runtime.checksums import digest_of
+from stages.runtime.errors import UserError
 from stages.runtime.files import write_text
 from stages.runtime.reuse import read_json
 from stages.settings.project import entries_of, params_of_results, suite_with
 from stages.settings.rows import DATA, RECORDS
 from stages.tools.circumstances import commit, processor_name
+from stages.tools.unchanged import KINDS, check_code, check_settings, settings_of
 
 __all__ = ["recorded"]
 
@@ -44,8 +46,6 @@ PACKAGES = (
     "pillow",
     "safetensors",
 )
-# The kinds of the suites' entries that have a stage each; other stages work on all rows.
-KINDS = {"prepare": "datasets", "buffer": "buffers", "distill": "runs", "train": "runs"}
 KIBIBYTE = 1 if sys.platform == "darwin" else 1024  # the system's unit of memory, in bytes
 
 State = tuple[int, int, int]
@@ -59,13 +59,17 @@ def recorded(main: Callable[..., None]) -> Callable[..., None]:
     def run(*names: str) -> None:
         begun = datetime.now(UTC)
         start = time.monotonic()
+        check_code(stage, names)
+        settings = settings_of(stage, names)
+        made_with = origin(stage, names)
         before = states(stage, names)
         main(*names)
+        check_settings(stage, names, settings)
         made = [path for path, state in states(stage, names).items() if state != before.get(path)]
         if made:
             seconds = time.monotonic() - start
             entry = {"begun": begun.isoformat(timespec="seconds"), "seconds": round(seconds, 1)}
-            entry |= costs() | origin(stage, made) | {"made": digests(made)}
+            entry |= costs() | made_with | graphics() | {"made": digests(made)}
             add_entry(record_file(stage, names), entry)
 
     return run
@@ -113,29 +117,28 @@ def costs() -> dict[str, Any]:
     return values | earlier_attempts()
 
 
-def origin(stage: str, made: list[Path]) -> dict[str, Any]:
+def origin(stage: str, names: tuple[str, ...]) -> dict[str, Any]:
     """The code, the settings, the packages and the machine."""
     head = commit()
     return {
         "commit": head and head.removesuffix("-dirty"),
         "clean": head and not head.endswith("-dirty"),
         "seed": params_of_results().get("seed"),
-        "settings": {"params.yaml": params_of_results(), **entries(stage, made)},
+        "settings": {"params.yaml": params_of_results(), **entries(stage, names)},
         "python": sys.version.split()[0],
         "packages": versions(),
         "processor": processor_name(),
         "cores": core_count(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
-        **graphics(),
     }
 
 
-def entries(stage: str, made: list[Path]) -> dict[str, Any]:
+def entries(stage: str, names: tuple[str, ...]) -> dict[str, Any]:
     """The suite's entry of the row, buffer or data set that a stage works on; {} for a stage of all rows."""
     if stage not in KINDS:
         return {}
     kind = KINDS[stage]
-    name = made[0].parts[2]
+    name = names[0]
     suite = suite_with(kind, name)
     return {f"{suite.as_posix()}: {kind}.{name}": entries_of(suite, kind)[name]}
 
@@ -169,11 +172,23 @@ def record_file(stage: str, names: tuple[str, ...]) -> Path:
 def add_entry(file: Path, entry: dict[str, Any]) -> None:
     """Put an entry into a file of records; what it has made is no longer listed by the others."""
     runs = []
-    for run in read_json(file).get("runs", []):
+    for run in former_runs(file):
         run["made"] = {path: digest for path, digest in run["made"].items() if is_current(path, entry)}
         if run["made"]:
             runs.append(run)
     write_text(file, readable({"runs": [*runs, entry]}))
+
+
+def former_runs(file: Path) -> list[dict[str, Any]]:
+    """The entries of a file of records; none, with a line that says so, where it is no such file."""
+    try:
+        runs = read_json(file).get("runs", [])
+        if all(isinstance(run["made"], dict) for run in runs):
+            return runs
+    except (UserError, AttributeError, KeyError, TypeError):
+        pass
+    print(f"{file} is no file of records: it begins anew", file=sys.stderr)
+    return []
 
 
 def is_current(path: str, entry: dict[str, Any]) -> bool:

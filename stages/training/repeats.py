@@ -40,5 +40,5 @@ def setup_of(row: Row, keys: TrainKeys, settings: TrainSettings) -> Setup:
 
 def input_files(row: Row) -> list[Path]:
     """The files that the networks of a row depend on."""
-    images = sorted(row.prepared.glob("*.safetensors"))  # each file system has an order of its own
+    images = sorted(row.prepared.glob("[!.]*.safetensors"))  # each file system has an order of its own
     return [row.distilled, *images]
