@@ -119,8 +119,7 @@ def rows_of(file: Path) -> dict[str, dict]:
     Raises:
         UserError: there are none in it.
     """
-    values = read_json(file)
-    rows = values.get("rows") if isinstance(values, dict) else None
+    rows = read_json(file).get("rows")
     if not isinstance(rows, dict):
         raise UserError(
             f"{file}: rows: expected the results of rows; `python -m stages.tools.lent` writes them"

@@ -18,7 +18,7 @@ COLUMNS = ("Row", "Accuracy", "Raw", "MTS", "T = {start:g}", "Shipped T", "Oracl
 OF_OTHERS = 2  # rows that the table has of each data set but the first
 WORDS = (
     "Mean ± standard deviation over networks, in percent. § one network on each of several sets."
-    " ‡ a smaller budget than published."
+    " † a temperature ended on a bound. ‡ a smaller budget than published."
 )
 
 
