@@ -181,14 +181,7 @@ def test_damaged_objects_are_deleted(tmp_path, capsys):
     assert f"{damaged} was damaged" in output and f"{damaged_list} was damaged" in output
 
 
-PARTS = {
-    "empty": lambda text: b"",
-    "zeros": lambda text: bytes(len(text)),
-    "shorter": lambda text: text[:-1],
-}
-
-
-@pytest.mark.parametrize("damage", PARTS)
+@pytest.mark.parametrize("damage", power.KINDS)
 def test_locks_that_a_kill_has_left_in_part_are_deleted_by_one_command(caching, damage, monkeypatch, capsys):
     """A part of dvc.lock may be a whole one for DVC."""
     checkout = caching.checkout
@@ -197,7 +190,7 @@ def test_locks_that_a_kill_has_left_in_part_are_deleted_by_one_command(caching, 
     assert objects.broken_locks() == []
     locks = [Path("dvc.lock"), Path(".dvc/tmp/rwlock")]
     for lock in locks:
-        lock.write_bytes(PARTS[damage](lock.read_bytes()))
+        power.lose(damage, lock)
     broken = objects.broken_locks()
     assert broken == locks if damage == "zeros" else locks[1] in broken
     objects.main()
