@@ -9,12 +9,12 @@ stage.
 """
 
 import ast
-import hashlib
 from functools import cache
 from pathlib import Path
 
 from stages.runtime.errors import run_stage
 from stages.runtime.files import write_result
+from stages.runtime.reuse import file_hash
 
 __all__ = ["closure", "lists"]
 
@@ -25,7 +25,7 @@ BACKBONES = "backbones"
 
 
 def lists(root: Path) -> dict[str, dict[str, str]]:
-    """MD5 by module for every stage, and for every backbone under `distill/<backbone>`."""
+    """SHA-256 by module for every stage, and for every backbone under `distill/<backbone>`."""
     hashes_by_stage = {}
     for file in modules_in(root / "stages"):
         stage = file.stem
@@ -69,10 +69,10 @@ def imports(root: Path, module: Path) -> frozenset[Path]:
 
 
 def hashes(root: Path, modules: set[Path]) -> dict[str, str]:
-    """MD5 of each module, by its path below the root, and of the YAML file of its name if there is one."""
+    """SHA-256 of each module, by its path below the root, and of the YAML file of its name if any."""
     settings = {file.with_suffix(".yaml") for file in modules}
     files = sorted(modules | {file for file in settings if file.exists()})
-    return {str(file.relative_to(root)): hashlib.md5(file.read_bytes()).hexdigest() for file in files}
+    return {str(file.relative_to(root)): file_hash(file) for file in files}
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 from stages import buffer  # noqa: E402
 from stages.machine.cluster import parts, run_task, write_files  # noqa: E402
 from stages.machine.device import pick_device  # noqa: E402
+from stages.machine.engine import Unit  # noqa: E402
 from stages.runtime.errors import UserError  # noqa: E402
 
 TRAJECTORIES = Path("data/buffer/shapes/trajectories.safetensors")
@@ -163,6 +164,9 @@ def test_a_unit_whose_node_is_lost_runs_again_elsewhere(project, finished, clust
 # Without the cluster
 
 
+UNIT = Unit(operations=1e9, bytes=100)
+
+
 class Writing:
     """Work whose units leave a file each."""
 
@@ -179,7 +183,7 @@ class Writing:
 
 def test_a_machine_without_the_folder_of_the_work_sends_its_files_and_keeps_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    files = run_task._function(Writing(), [3, 4], 0.0, tmp_path / "absent" / "task")
+    files = run_task._function(Writing(), [3, 4], UNIT, 0.0, tmp_path / "absent" / "task")
     assert files == {"3.txt": b"unit 3", "4.txt": b"unit 4"}
     assert not list(tmp_path.iterdir())
     write_files(tmp_path / "here", files)
@@ -192,9 +196,23 @@ def test_a_task_needs_no_working_folder_and_leaves_one_that_exists(tmp_path, mon
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    files = run_task._function(Writing(), [3], 0.0, tmp_path / "absent" / "task")
+    files = run_task._function(Writing(), [3], UNIT, 0.0, tmp_path / "absent" / "task")
     assert files == {"3.txt": b"unit 3"}
     assert Path.cwd().exists()
+
+
+@pytest.mark.parametrize("share, sizes", [(1.0, [4, 2]), (0.5, [2, 2, 2]), (0.1, [1] * 6)])
+def test_a_task_takes_as_many_units_at_a_time_as_its_share_of_the_memory_holds(
+    share, sizes, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("stages.machine.engine.planned_memory", lambda device: 4.5 * UNIT.bytes)
+    monkeypatch.setattr("stages.machine.cluster.set_up", lambda device: None)  # there is no GPU
+    work = Writing()
+    calls = []
+    monkeypatch.setattr(work, "run", calls.append)
+    run_task._function(work, list(range(6)), UNIT, share, tmp_path / "absent" / "task")
+    assert [len(units) for units in calls] == sizes
 
 
 @pytest.mark.parametrize(

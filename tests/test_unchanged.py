@@ -90,7 +90,7 @@ def module(project) -> Path:
     path.parent.mkdir()
     path.write_text("one = 1\n")
     write_result(
-        Path("data/code/test_unchanged.json"), {str(path): hashlib.md5(path.read_bytes()).hexdigest()}
+        Path("data/code/test_unchanged.json"), {str(path): hashlib.sha256(path.read_bytes()).hexdigest()}
     )
     return path
 
@@ -98,7 +98,7 @@ def module(project) -> Path:
 def test_a_stage_of_dvc_does_not_run_code_that_was_edited_after_it_was_listed(module, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "test_unchanged")
     recorded(main)()
-    module.write_text("one = 2\n")
+    module.write_text("one = 2  # another size\n")
     with pytest.raises(UserError, match="stages/module.py was edited"):
         recorded(main)()
     monkeypatch.delenv("DVC_STAGE")
@@ -108,7 +108,7 @@ def test_a_stage_of_dvc_does_not_run_code_that_was_edited_after_it_was_listed(mo
 def test_the_version_of_the_code_is_that_of_the_files(module):
     listed = code_version("test_unchanged")
     assert listed == Path("data/code/test_unchanged.json").read_text()
-    module.write_text("one = 2\n")
+    module.write_text("one = 2  # another size\n")
     edited = code_version("test_unchanged")
     module.unlink()
     assert len({listed, edited, code_version("test_unchanged")}) == 3

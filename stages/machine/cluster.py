@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from stages.machine.cores import core_count
 from stages.machine.device import set_up
-from stages.machine.engine import Work, how_many_together, run_one_by_one, run_stacked
+from stages.machine.engine import Unit, Work, how_many_together, run_one_by_one, run_stacked
 from stages.machine.names import gpu_share
 from stages.runtime.errors import UserError
 from stages.runtime.files import replacing
@@ -33,11 +33,11 @@ LOST = 10  # times that a task is begun again after its process or its machine w
 Files = dict[str, bytes]  # by their path in the folder of the work
 
 
-def run_on_cluster(work: Work, units: list[int], operations: float, name: str, bar: tqdm) -> None:
+def run_on_cluster(work: Work, units: list[int], unit: Unit, name: str, bar: tqdm) -> None:
     """Run all units as tasks, and write the files that they leave to the folder of the work.
 
     Args:
-        operations: floating-point operations of a step of one unit.
+        unit: what each of them takes.
         name: `ray`, or `ray:<share of a GPU>`.
 
     Raises:
@@ -50,9 +50,9 @@ def run_on_cluster(work: Work, units: list[int], operations: float, name: str, b
     task = run_task.options(num_cpus=1, num_gpus=share)
     payload = ray.put(work.on(torch.device("cpu")))
     places = {}
-    for part in parts(units, operations, share):
+    for part in parts(units, unit.operations, share):
         place = work.folder.resolve() / f"task-{part[0]:04}-{len(part)}"
-        places[task.remote(payload, part, share, place)] = (part, place)
+        places[task.remote(payload, part, unit, share, place)] = (part, place)
     try:
         while places:
             (finished, *_), _ = ray.wait(list(places))
@@ -150,8 +150,8 @@ def write_files(folder: Path, files: Files) -> None:
 
 
 @ray.remote(max_retries=LOST)
-def run_task(work: Work, units: list[int], share: float, place: Path) -> Files | Exception:
-    """Run units, and return the files that they leave.
+def run_task(work: Work, units: list[int], unit: Unit, share: float, place: Path) -> Files | Exception:
+    """Run units, as many at a time as its share of the GPU holds, and return the files that they leave.
 
     A mistake of the user is returned too, because Ray would make a traceback of it.
     """
@@ -161,7 +161,9 @@ def run_task(work: Work, units: list[int], share: float, place: Path) -> Files |
         work.folder.mkdir(parents=True, exist_ok=True)
         try:
             if device.type == "cuda":
-                run_stacked(work.on(device), units, len(units), tqdm(disable=True))
+                bytes_of_whole_gpu = round(unit.bytes / share)  # other tasks have the rest of it
+                together = how_many_together(unit.operations, device, bytes_of_whole_gpu)
+                run_stacked(work.on(device), units, together, tqdm(disable=True))
             else:
                 torch.set_num_threads(1)
                 run_one_by_one(work, units, tqdm(disable=True))

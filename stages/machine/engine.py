@@ -26,6 +26,7 @@ from stages.runtime.files import write_result
 from stages.runtime.reuse import former_result
 
 __all__ = [
+    "Unit",
     "Work",
     "can_compile",
     "how_many_together",
@@ -139,6 +140,13 @@ class Work(Protocol):
         ...
 
 
+class Unit(NamedTuple):
+    """What a unit takes."""
+
+    operations: float  # of a step
+    bytes: int  # of a GPU's memory; 0: not known
+
+
 def run_units(
     work: Work,
     units: Iterable[int],
@@ -167,7 +175,7 @@ def run_units(
         if cluster:
             from stages.machine.cluster import run_on_cluster  # Ray is an extra
 
-            run_on_cluster(work, units, operations, cluster, bar)
+            run_on_cluster(work, units, Unit(operations, unit_bytes), cluster, bar)
         elif device.type != "cpu":
             cards = cards_of(device)
             if min(len(cards), len(units)) > 1:
@@ -233,13 +241,6 @@ def _run_in_processes(work: Work, units: list[int], bar: tqdm) -> None:
 
 
 # All GPUs of the machine
-
-
-class Unit(NamedTuple):
-    """What a unit takes."""
-
-    operations: float  # of a step
-    bytes: int  # of a GPU's memory; 0: not known
 
 
 def _run_on_cards(work: Work, units: list[int], unit: Unit, cards: list[torch.device], bar: tqdm) -> None:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from stages.runtime.checksums import ADVICE, KEY, DamagedError, check, seal, unsealed
 
 if TYPE_CHECKING:  # stages that only do arithmetic need no torch
@@ -20,6 +22,7 @@ if TYPE_CHECKING:  # stages that only do arithmetic need no torch
     import torch
 
 __all__ = [
+    "naming",
     "read_about",
     "read_arrays",
     "read_curve",
@@ -165,8 +168,7 @@ def write_tensors(path: Path, tensors: dict, about: dict | None = None) -> None:
     Raises:
         OSError: the file cannot be written, e.g. because the disk is full.
     """
-    from safetensors import SafetensorError  # a stage that writes no tensors does not wait for torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file  # a stage that writes no tensors does not wait for torch
 
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # The checksum has no entry of its own in the metadata, whose entries have no fixed order.
@@ -174,12 +176,19 @@ def write_tensors(path: Path, tensors: dict, about: dict | None = None) -> None:
     with replacing(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # that of the user's other new files
-        try:
+        with naming(path):
             save_file(on_cpu, temporary, metadata=metadata)
-        except SafetensorError as problem:
-            raise OSError(f"{path}: {problem}") from None
         temporary.chmod(mode)  # safetensors lets nobody else read the file
         seal(temporary)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What safetensors cannot write, e.g. because the disk is full, is an OSError that names the file."""
+    try:
+        yield
+    except SafetensorError as problem:
+        raise OSError(f"{path}: {problem}") from None
 
 
 def read_tensors(path: Path) -> "dict[str, torch.Tensor]":

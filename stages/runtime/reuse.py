@@ -65,10 +65,8 @@ def edited_modules(stage: str) -> list[str]:
 
 
 def _module_hash(path: Path) -> str:
-    """MD5 of a module, as the stage `code` lists it; "" where it is gone."""
-    if not path.exists():
-        return ""
-    return hashlib.md5(path.read_bytes()).hexdigest()
+    """The `file_hash` of a module, as the stage `code` lists it; "" where it is gone."""
+    return file_hash(path) if path.exists() else ""
 
 
 def file_hash(path: Path) -> str:

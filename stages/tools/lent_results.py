@@ -27,6 +27,7 @@ from stages.reporting.paper_tables import PAPER_TABLES
 from stages.reporting.reach import shipped_table, without_images_table
 from stages.runtime.errors import UserError
 from stages.runtime.files import (
+    naming,
     read_about,
     read_arrays,
     read_curve,
@@ -157,11 +158,8 @@ def write_arrays(file: Path, sources: dict[str, Path], rows: list[str]) -> list[
         if arrays[name].nbytes <= room:
             kept[name] = arrays[name]
             room -= arrays[name].nbytes
-    with replacing(file) as temporary:
-        try:
-            save_file(kept, temporary, {"about": json.dumps(about)})
-        except SafetensorError as problem:  # e.g. a full disk
-            raise OSError(f"{file}: {problem}") from None
+    with replacing(file) as temporary, naming(file):
+        save_file(kept, temporary, {"about": json.dumps(about)})
     return [f"{file.stem}/{name}" for name in sorted(arrays.keys() - kept.keys())]
 
 

@@ -28,10 +28,10 @@ from stages.runtime.checksums import digest_of
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_text
 from stages.runtime.reuse import read_json
-from stages.settings.project import entries_of, params_of_results, suite_with
+from stages.settings.project import params_of_results
 from stages.settings.rows import DATA, RECORDS
 from stages.tools.circumstances import commit, processor_name
-from stages.tools.unchanged import KINDS, check_code, check_settings, settings_of
+from stages.tools.unchanged import KINDS, check_code, check_settings, entry_of, settings_of
 
 __all__ = ["recorded"]
 
@@ -120,27 +120,21 @@ def costs() -> dict[str, Any]:
 def origin(stage: str, names: tuple[str, ...]) -> dict[str, Any]:
     """The code, the settings, the packages and the machine."""
     head = commit()
+    settings = {"params.yaml": params_of_results()}
+    if stage in KINDS:
+        place, entry = entry_of(stage, names)
+        settings[place] = entry
     return {
         "commit": head and head.removesuffix("-dirty"),
         "clean": head and not head.endswith("-dirty"),
         "seed": params_of_results().get("seed"),
-        "settings": {"params.yaml": params_of_results(), **entries(stage, names)},
+        "settings": settings,
         "python": sys.version.split()[0],
         "packages": versions(),
         "processor": processor_name(),
         "cores": core_count(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
-
-
-def entries(stage: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """The suite's entry of the row, buffer or data set that a stage works on; {} for a stage of all rows."""
-    if stage not in KINDS:
-        return {}
-    kind = KINDS[stage]
-    name = names[0]
-    suite = suite_with(kind, name)
-    return {f"{suite.as_posix()}: {kind}.{name}": entries_of(suite, kind)[name]}
 
 
 def versions() -> dict[str, str]:

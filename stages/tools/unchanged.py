@@ -12,7 +12,7 @@ from stages.runtime.errors import UserError
 from stages.runtime.reuse import edited_modules
 from stages.settings.project import entries_of, read_yaml, suite_with
 
-__all__ = ["KINDS", "check_code", "check_settings", "settings_of"]
+__all__ = ["KINDS", "check_code", "check_settings", "entry_of", "settings_of"]
 
 # The kinds of the suites' entries that have a stage each; other stages work on all rows.
 KINDS = {"prepare": "datasets", "buffer": "buffers", "distill": "runs", "train": "runs"}
@@ -27,10 +27,10 @@ def check_code(stage: str, names: tuple[str, ...]) -> None:
     """
     if "DVC_STAGE" not in os.environ:
         return
-    listed = f"distill/{_entry(stage, names)['backbone']}" if stage == "distill" else stage
+    listed = f"distill/{entry_of(stage, names)[1]['backbone']}" if stage == "distill" else stage
     edited = edited_modules(listed)
     if edited:
-        raise UserError(f"{edited[0]} was edited while `dvc repro` ran; run it again")
+        raise UserError(f"{edited[0]} was edited since the stage `code` ran; run `dvc repro code` first")
 
 
 def check_settings(stage: str, names: tuple[str, ...], before: dict[str, Any]) -> None:
@@ -46,6 +46,13 @@ def check_settings(stage: str, names: tuple[str, ...], before: dict[str, Any]) -
     for place in before | after:
         if before.get(place) != after.get(place):
             raise UserError(f"{place} was changed while {stage} ran with the former value; run it again")
+
+
+def entry_of(stage: str, names: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+    """The suite's entry of the row, buffer or data set that a stage of `KINDS` works on, after its place."""
+    kind = KINDS[stage]
+    suite = suite_with(kind, names[0])
+    return f"{suite.as_posix()}: {kind}.{names[0]}", entries_of(suite, kind)[names[0]]
 
 
 def settings_of(stage: str, names: tuple[str, ...]) -> dict[str, Any]:
@@ -73,13 +80,7 @@ def settings_of(stage: str, names: tuple[str, ...]) -> dict[str, Any]:
 def _filled(text: str, stage: str, names: tuple[str, ...]) -> str:
     """A file or a key of dvc.yaml with what stands for `${key}` and `${item.<key>}`."""
     filled = text.replace("${key}", "".join(names[:1]))
-    return re.sub(r"\$\{item\.(\w+)\}", lambda match: str(_entry(stage, names)[match[1]]), filled)
-
-
-def _entry(stage: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """The suite's entry of the row, buffer or data set that a stage works on."""
-    kind = KINDS[stage]
-    return entries_of(suite_with(kind, names[0]), kind)[names[0]]
+    return re.sub(r"\$\{item\.(\w+)\}", lambda match: str(entry_of(stage, names)[1][match[1]]), filled)
 
 
 def _value_at(values: Any, key: str) -> Any:
