@@ -39,10 +39,10 @@ Networks trained on distilled data: how well their confidence agrees with their 
 calibration, for the tables and figures of "Rethinking Data Distillation: Do Not Overlook Calibration", beside
 the paper's numbers where it has some. On the page, every number of a row links to the row's settings.
 
-Nothing was chosen on test images here, but for what is called an oracle and for Table 2's best of others, as
-in the paper. The mask ratios of MTS are the paper's; its first author's public fork takes the ratio that does
-best on the test set. What was in view while the digits' settings were tried is said in
-`stages/calibrators/README.md`."""
+Nothing was chosen on test images here, but for what is called an oracle, and for the best of other methods,
+in Table 2 as in the paper and in the claims about it. The mask ratios of MTS are the paper's; the digits,
+which the paper does not have, have 0.1. The first author's public fork takes the ratio that does best on the
+test set. What was in view while the digits' settings were tried is said in `stages/calibrators/README.md`."""
 
 
 def report() -> None:

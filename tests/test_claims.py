@@ -11,10 +11,12 @@ from project import ROOT, markdown_rows
 from stages.reporting.by_data_set import groups, summary
 from stages.reporting.cells import Results, Table
 from stages.reporting.claims import CLAIMS, VERDICTS, Claim, claims_table, judge, outcome, verdict
+from stages.reporting.counts import counted_groups
 from stages.reporting.evidence import Case, Evidence, distilled_plain, nearest_is_alike
 from stages.reporting.findings import best_advice, findings
-from stages.reporting.hero import conclusion, effects, hero, hero_row
+from stages.reporting.hero import conclusion, hero, hero_row
 from stages.reporting.main_readme import BEGIN, END, found_section, with_section
+from stages.reporting.printed_counts import printed_counts
 from stages.settings.tables import TableKeys
 
 NETWORKS = np.array([-2.0, -1.0, 0.0, 1.0, 2.0]) / 1000  # how five networks differ, in shares
@@ -78,7 +80,7 @@ def evaluated(world: str, row: str) -> dict:
         table["ts"] = 10 - 5 * sign
     if row in ("mtt-mdt", "mtt-mdtds"):
         table["raw"] -= 4 * sign
-        table["mts"] -= sign
+        table["mts"] += sign if row == "mtt-mdt" else -sign
     methods = {}
     for name, ece in table.items():
         methods[name] = scored(ece, ece - table["raw"], gap)
@@ -95,10 +97,10 @@ def evaluated(world: str, row: str) -> dict:
     return {"test_images": 10_000, "mask_ratio": 0.3, "methods": methods}
 
 
-def ablation(of_starts: dict[float, float], unmasked: float) -> dict:
-    """What `ablate` writes: ECE in percent by start at the row's ratio, and without a mask."""
+def ablation(of_starts: dict[float, float], unmasked: float, many: float = 2) -> dict:
+    """What `ablate` writes: ECE in percent by start at the row's ratio, without a mask, of many images."""
     own = {"ratio": 0.3, "share": 0.1, "start": 1.5, "steps": 50}
-    fits = []
+    fits = [own | {"share": 0.5, "ece": (many / 100 + NETWORKS[::-1]).tolist()}]
     for start, ece in of_starts.items():
         fits.append(own | {"start": start, "ece": (ece / 100 + NETWORKS).tolist()})
     fits.append(own | {"ratio": 0, "ece": (unmasked / 100 + NETWORKS[::-1]).tolist()})
@@ -149,8 +151,9 @@ def made_up(world: str) -> Evidence:
         "full": decomposed(lost[1], flat if right else steep),
         "mtt-mdt": decomposed(lost[2], flat),
     }
-    unmasked = {"right": 6, "wrong": 1, "open": 2}[world]
-    ablations = dict.fromkeys(("mtt", "mtt-one"), ablation({1: 10, 1.5: 2}, unmasked))
+    own = ECE[world]["mts"]
+    unmasked, many = {"right": (6, 2), "wrong": (9, 20), "open": (10, 11)}[world]
+    ablations = dict.fromkeys(("mtt", "mtt-one"), ablation({1: 10, 1.5: own}, unmasked, many))
     return Evidence(results, ablations, features, svd)
 
 
@@ -175,7 +178,7 @@ def test_a_claim_without_results_is_not_tested(name):
         ([], "not tested"),
         ([1], "held"),
         ([1, 1, 0], "held"),
-        ([1, 0], "held here, not there"),
+        ([1, 0], "held here, else undecided"),
         ([1, 1, 1, -1], "held here, not there"),
         ([0, -1], "not held"),
         ([0, 0], "undecided"),
@@ -221,6 +224,47 @@ def test_what_is_no_distilled_set_never_counts():
 def test_a_row_stands_for_the_row_that_made_its_set():
     rows = {"made": keys(budget="reduced"), "set": keys(backbone="file", reads="sets/made", budget="reduced")}
     assert distilled_plain(Results(rows, dict.fromkeys(rows, evaluated("right", "mtt")), 1.5)) == ["set"]
+
+
+def test_a_row_that_takes_the_set_of_another_does_not_count_beside_it():
+    rows = {"made": keys(), "teacher": keys(backbone="file", reads="distill/made", lr=0.01)}
+    values = dict.fromkeys(rows, evaluated("right", "mtt"))
+    assert distilled_plain(Results(rows, values, 1.5)) == ["made"]
+    (counted,) = counted_groups(Results(rows, values, 1.5), []).values()
+    assert list(counted.rows) == ["made"]
+    del values["made"]
+    assert distilled_plain(Results(rows, values, 1.5)) == ["teacher"]
+
+
+def test_one_network_has_the_interval_of_the_test_images():
+    evidence = made_up("right")
+    for method in evidence.results.evaluated["mtt"]["methods"].values():
+        method |= {key: value[:1] for key, value in method.items() if isinstance(value, list)}
+    case = next(case for case in judge(CLAIMS["overconfident"], evidence).cases if case.row == "mtt")
+    accuracy = evidence.results.evaluated["mtt"]["methods"]["raw"]["accuracy"][0]
+    half = 1.96 * np.sqrt(accuracy * (1 - accuracy) / 10_000)
+    assert (case.low, case.high) == pytest.approx((case.value - half, case.value + half), abs=1e-5)
+    kept = judge(CLAIMS["accuracy_mts"], evidence)
+    assert kept.verdict == "held", "equal accuracies of one network are equal"
+
+
+def test_sets_with_fewer_components_than_the_full_data_are_not_compared():
+    evidence = made_up("right")
+    evidence.decomposed["mtt-one"] = decomposed(0.1, [1.0])
+    evidence.decomposed["random"] = decomposed(0.1, [4.0, 1.0, 1.0, 1.0])
+    cases = judge(CLAIMS["condensed"], evidence).cases
+    assert {(case.row, case.beside) for case in cases} == {("mtt", "full"), ("mtt", "random")}
+
+
+def test_the_papers_own_tables_are_counted_by_their_means():
+    assert (
+        printed_counts(["table1", "table5"], "mixup", "above", "raw")
+        == "3 of 8 in Table 1, 1 of 2 in Table 5"
+    )
+    assert printed_counts(["table1"], "mts") == "6 of 8 in Table 1"
+    assert printed_counts(["table2"], "mdt_mts", "above", "mts") == "3 of 4 in Table 2"
+    for claim in CLAIMS.values():
+        assert not claim.printed or printed_counts(**claim.printed)
 
 
 def test_published_rows_are_first_and_digits_are_last():
@@ -325,9 +369,9 @@ def test_the_first_figure_is_of_a_published_row_of_mtt_with_a_shipped_temperatur
 def test_the_title_of_the_first_figure_is_its_conclusion():
     by_start = ablation({1: 10, 1.5: 2, 3: 12}, unmasked=1.5)
     by_mask = ablation({1: 3, 1.5: 2}, unmasked=9)
-    assert effects(by_start) == pytest.approx((10, 0.5))
-    assert conclusion(by_start) == "The start of MTS moves ECE by 10.0 points, its mask by 0.5"
-    assert conclusion(by_mask) == "The mask of MTS moves ECE by 7.0 points, its start by 1.0"
+    starts, ratios = "tarts of MTS from 1 to 3", "ask ratios of MTS from 0 to 0.3"
+    assert conclusion(by_start) == f"S{starts} move ECE by 10.0 points, mask ratios from 0 to 0.3 by 0.5"
+    assert conclusion(by_mask) == f"M{ratios} move ECE by 7.0 points, starts from 1 to 1.5 by 1.0"
 
 
 def test_the_first_figure_marks_what_no_mask_ratio_changes():

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from stages.reporting.cells import Results, Table
 from stages.reporting.evidence import MEASURES, Case, Evidence, place
+from stages.reporting.printed_counts import printed_counts
 from stages.settings.project import read_yaml
 
 __all__ = ["CLAIMS", "VERDICTS", "Claim", "Judged", "claims_table", "data_set", "judge", "outcome", "verdict"]
@@ -24,23 +26,28 @@ NAMES = {
 }
 HELD = "held"
 PARTLY = "held here, not there"
+SOME = "held here, else undecided"
 NOT_HELD = "not held"
 UNDECIDED = "undecided"
 NOT_TESTED = "not tested"
-VERDICTS = (HELD, PARTLY, NOT_HELD, UNDECIDED, NOT_TESTED)
+VERDICTS = (HELD, SOME, PARTLY, NOT_HELD, UNDECIDED, NOT_TESTED)
 LINKS = 2  # figures of one name, of several suites or rows, that a claim links to
 NOTES = [
-    "A case is a row, or a pair of rows. It speaks for a claim where its whole 95 % interval lies on the side"
-    " that the claim says, against it where the whole interval lies on the other side, and else for neither.",
-    f"`{HELD}`: more than half of the cases speak for the claim, and none against it. `{PARTLY}`: some speak"
-    f" for it, but not so. `{NOT_HELD}`: some speak against it, and none for it. `{UNDECIDED}`: all intervals"
-    f" allow both. `{NOT_TESTED}`: no row has the results.",
+    "A case is a row, a pair of rows, or a row at one of several settings. It speaks for a claim where its"
+    " whole 95 % interval lies on the side that the claim says, against it where the whole interval lies on"
+    " the other side, and else for neither.",
+    f"`{HELD}`: more than half of the cases speak for the claim, and none against it. `{SOME}`: fewer speak"
+    f" for it, and none against it. `{PARTLY}`: some speak for it, and some against it. `{NOT_HELD}`: some"
+    f" speak against it, and none for it. `{UNDECIDED}`: all intervals allow both. `{NOT_TESTED}`: no row has"
+    " the results.",
     "ECE minus Raw's: the interval of `intervals`, over networks and test images together; of older rows over"
     " test images alone. Confidence minus accuracy: over networks and test images, too.",
-    "Other differences: over networks, by Student's t of the paired networks within a row, and by Welch's t"
-    " between two rows.",
+    "Other differences: over networks alone, by Student's t of the paired networks within a row, and by"
+    " Welch's t between two rows.",
     "Most rows have one set, so their intervals do not cover its choice; those of rows with several (§) do."
     " Figure 13 has no interval; those of Figures 4 and 6 are over the images of one map.",
+    "The claims are a selection: those that the results here can judge. `So in the paper` counts rows of the"
+    " paper's own tables, by the means that they print.",
     "In points of percent, unless another unit is named. In brackets: the least and the largest case.",
 ]
 
@@ -57,6 +64,7 @@ class Claim(NamedTuple):
     of: dict[str, Any] = {}
     than: float = 0.0
     unit: str = "points"
+    printed: dict[str, Any] = {}
 
 
 class Judged(NamedTuple):
@@ -88,6 +96,7 @@ def claims_table(evidence: Evidence, names: Iterable[str]) -> Table:
                 "Verdict": of_claim.verdict,
                 "Evidence here": _in_words(of_claim, evidence.results),
                 "In the paper": of_claim.claim.where,
+                "So in the paper": _printed(of_claim.claim),
                 "See": ", ".join(_links(of_claim.claim, names)),
             }
         )
@@ -96,6 +105,11 @@ def claims_table(evidence: Evidence, names: Iterable[str]) -> Table:
     summary = "; ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])
     title = f"Claim by claim: of {len(judged)} claims of the paper, {summary}"
     return Table(title, pd.DataFrame(lines), pd.DataFrame(numbers), list(NOTES))
+
+
+def _printed(claim: Claim) -> str:
+    """In how many rows of the paper's own tables the claim is so, where they bear on it."""
+    return printed_counts(**claim.printed) if claim.printed else ""
 
 
 def judge(claim: Claim, evidence: Evidence) -> Judged:
@@ -109,7 +123,12 @@ def judge(claim: Claim, evidence: Evidence) -> Judged:
 def outcome(case: Case, claim: Claim) -> int:
     """1 where a case speaks for the claim, -1 where against it, and 0 where its interval allows both."""
     if claim.holds == "equal":
-        return 1 if case.low == case.high == claim.than else -1
+        low, high = (case.value, case.value) if np.isnan(case.low) else (case.low, case.high)
+        return 1 if low == high == claim.than else -1
+    if claim.holds == "within":
+        inside = -claim.than < case.low and case.high < claim.than
+        outside = case.low > claim.than or case.high < -claim.than
+        return int(inside) - int(outside)
     above = case.low > claim.than
     below = case.high < claim.than
     if claim.holds == "below":
@@ -123,10 +142,10 @@ def verdict(outcomes: list[int]) -> str:
         return NOT_TESTED
     speaking_for = outcomes.count(1)
     against = outcomes.count(-1)
-    if speaking_for > len(outcomes) / 2 and not against:
-        return HELD
-    if speaking_for:
+    if speaking_for and against:
         return PARTLY
+    if speaking_for:
+        return HELD if speaking_for > len(outcomes) / 2 else SOME
     return NOT_HELD if against else UNDECIDED
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from stages.reporting.cells import ABSENT, Results
+from stages.reporting.each_set_once import each_set_once
 
 __all__ = ["COUNTED_APART", "OF_FEWER", "count", "counted_groups", "worse_than_raw"]
 
@@ -22,18 +23,16 @@ OF_FEWER = "`1 of 2`: the method exists for two of them."
 def counted_groups(results: Results, of_paper: Iterable[str]) -> dict[str, Results]:
     """The rows with results in the groups that are counted apart, by the name of the group and its size.
 
-    A group without rows is left out. A set counts once: a row is left out beside another that has its set, by
-    `reads: sets/<row>`.
+    A group without rows is left out, and a set counts once.
 
     Args:
         of_paper: the rows that the paper has numbers for.
     """
     printed = set(of_paper)
     groups: dict[str, list[str]] = {PAPERS: [], REDUCED: [], OTHERS: [], REAL: []}
-    counted_as_another = {row.reads for row in results.rows.values()}
-    for name, row in results.rows.items():
-        if name not in results.evaluated or f"sets/{name}" in counted_as_another:
-            continue
+    with_results = [name for name in results.rows if name in results.evaluated]
+    for name in each_set_once(results.rows, with_results):
+        row = results.rows[name]
         if row.budget == "published" and name in printed:
             groups[PAPERS].append(name)
         elif row.budget == "reduced" and (name in printed or row.method not in REFERENCES):

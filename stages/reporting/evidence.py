@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 from stages.reporting.cells import Results
 from stages.reporting.decompositions import cumulative_ratio
+from stages.reporting.differences import apart, interval, paired
+from stages.reporting.each_set_once import each_set_once
 from stages.reporting.families import families
 from stages.reporting.paper_cells import SUITES
 from stages.reporting.paper_tables import OTHERS
@@ -19,7 +20,6 @@ from stages.reporting.rows_of_figures import REFERENCES, compared_rows, kind_of_
 
 __all__ = ["MEASURES", "Case", "Evidence", "distilled_plain", "over_confidence", "place", "with_all"]
 
-LEVEL = 0.975  # the upper end of a two-sided 95 % interval
 NORMAL = 1.96  # the same of the standard normal distribution
 BUDGETS = ("published", "reduced")  # of rows that the paper's numbers stand beside, in their order
 
@@ -51,18 +51,13 @@ def place(results: Results, row: str) -> int:
 
 
 def distilled_plain(results: Results) -> list[str]:
-    """The rows of sets that are distilled without masks and have results, as `place` orders them.
-
-    A row that reads `sets/<other>` trains its networks as the other does, which is left out beside it.
-    """
+    """The rows with results of sets distilled without masks, each set once, as `place` orders them."""
     names = []
     for name, row in results.rows.items():
         is_distilled = row.method not in REFERENCES and row.budget != "quick"
         if is_distilled and row.mdt == 0 and name in results.evaluated:
             names.append(name)
-    read = {results.rows[name].reads.removeprefix("sets/") for name in names}
-    kept = [name for name in names if name not in read]
-    return sorted(kept, key=lambda name: place(results, name))
+    return sorted(each_set_once(results.rows, names), key=lambda name: place(results, name))
 
 
 def with_all(results: Results, names: Sequence[str], methods: Sequence[str]) -> list[str]:
@@ -81,22 +76,7 @@ def _gap(results: Results, name: str) -> Case:
     accuracy = float(np.mean(raw["accuracy"]))
     images = results.evaluated[name].get("test_images", np.inf)
     gaps = np.array(raw["confidence_gap"], float)
-    return Case(name, "", *_interval(gaps, accuracy * (1 - accuracy) / images))
-
-
-def over_confidence_beside_real(evidence: Evidence) -> list[Case]:
-    """By how much a row is more over-confident than the full data, and than as many random images."""
-    results = evidence.results
-    cases = []
-    for name in distilled_plain(results):
-        row = results.rows[name]
-        kinds = [(row.dataset, "full", None), (row.dataset, "random", row.ipc)]
-        gaps = _numbers(results, name, "raw", "confidence_gap")
-        for other in results.evaluated:
-            if other in results.rows and kind_of_images(results.rows[other]) in kinds:
-                beside = _numbers(results, other, "raw", "confidence_gap")
-                cases.append(Case(name, other, *_apart(gaps, beside)))
-    return cases
+    return Case(name, "", *interval(gaps, accuracy * (1 - accuracy) / images))
 
 
 def ece_beside_raw(evidence: Evidence, method: str, full: bool = False) -> list[Case]:
@@ -153,18 +133,48 @@ def accuracy_beside_raw(evidence: Evidence, method: str) -> list[Case]:
 def masked_beside_unmasked(evidence: Evidence) -> list[Case]:
     """ECE of MTS at the mask ratio of the row minus that of the same fit without a mask."""
     cases = []
-    for name in distilled_plain(evidence.results):
-        if name in evidence.ablations:
-            masked = _fit(evidence.ablations[name], evidence.ablations[name]["ratio"])
-            unmasked = _fit(evidence.ablations[name], 0)
-            if masked and unmasked and masked is not unmasked:
-                cases.append(Case(name, "no mask", *_paired(masked["ece"], unmasked["ece"])))
+    for name, ablation in _ablations(evidence):
+        masked = _fit(ablation, ablation["ratio"], ablation["share"])
+        unmasked = _fit(ablation, 0, ablation["share"])
+        if masked and unmasked and masked is not unmasked:
+            cases.append(Case(name, "no mask", *paired(masked["ece"], unmasked["ece"])))
     return cases
 
 
-def _fit(ablation: dict, ratio: float) -> dict | None:
-    """The fit at a mask ratio that is else as the row's own."""
-    own = (ratio, ablation["share"], ablation["start"], ablation["steps"])
+def masked_beside_raw(evidence: Evidence, least: float, largest: float) -> list[Case]:
+    """ECE of MTS minus that of Raw at each mask ratio that was tried, from the least to the largest."""
+    cases = []
+    for name, ablation in _ablations(evidence):
+        raw = _numbers(evidence.results, name, "raw", "ece")
+        for ratio in sorted({fit["ratio"] for fit in ablation["fits"]}):
+            fit = _fit(ablation, ratio, ablation["share"])
+            if fit and least <= ratio <= largest:
+                cases.append(Case(name, f"raw, at mask ratio {ratio:g}", *paired(fit["ece"], raw)))
+    return cases
+
+
+def many_beside_few(evidence: Evidence) -> list[Case]:
+    """ECE of MTS fitted on the largest share of the images that was tried, minus that on the row's own."""
+    cases = []
+    for name, ablation in _ablations(evidence):
+        ratio = ablation["ratio"]
+        largest = max(fit["share"] for fit in ablation["fits"])
+        many, few = _fit(ablation, ratio, largest), _fit(ablation, ratio, ablation["share"])
+        if many and few and many is not few:
+            beside = f"a share of {ablation['share']:g}, not {largest:g}"
+            cases.append(Case(name, beside, *paired(many["ece"], few["ece"])))
+    return cases
+
+
+def _ablations(evidence: Evidence) -> list[tuple[str, dict]]:
+    """The rows of sets distilled without masks whose MTS was tried at other settings, and the results."""
+    names = distilled_plain(evidence.results)
+    return [(name, evidence.ablations[name]) for name in names if name in evidence.ablations]
+
+
+def _fit(ablation: dict, ratio: float, share: float) -> dict | None:
+    """The fit at a mask ratio and a share of the images that is else as the row's own."""
+    own = (ratio, share, ablation["start"], ablation["steps"])
     for fit in ablation["fits"]:
         if (fit["ratio"], fit["share"], fit["start"], fit["steps"]) == own:
             return fit
@@ -189,7 +199,19 @@ def masked_distillation(
         if masked and results.method(masked, method) and results.method(family.plain, beside):
             values = _numbers(results, masked, method, number)
             plain = _numbers(results, family.plain, beside, number)
-            cases.append(Case(masked, family.plain, *_apart(values, plain)))
+            cases.append(Case(masked, family.plain, *apart(values, plain)))
+    return cases
+
+
+def sampled_beside_fixed(evidence: Evidence) -> list[Case]:
+    """ECE of MTS on a set of MDT_ds minus that on the same set with MDT at one mask ratio."""
+    results = evidence.results
+    cases = []
+    for family in families(results.rows):
+        if family.mdt and family.mdt_ds and with_all(results, [family.mdt, family.mdt_ds], ["mts"]):
+            fixed = _numbers(results, family.mdt, "mts", "ece")
+            sampled = _numbers(results, family.mdt_ds, "mts", "ece")
+            cases.append(Case(family.mdt_ds, family.mdt, *apart(sampled, fixed)))
     return cases
 
 
@@ -202,7 +224,7 @@ def spread_of_logits(evidence: Evidence) -> list[Case]:
                 distilled = _deviations(evidence, groups["DDNN"], key)
                 full = _deviations(evidence, groups["FDNN"], key)
                 beside = f"{groups['FDNN']}, {images}"
-                cases.append(Case(groups["DDNN"], beside, *_apart(distilled, full)))
+                cases.append(Case(groups["DDNN"], beside, *apart(distilled, full)))
     return cases
 
 
@@ -216,7 +238,7 @@ def spread_of_masked_logits(evidence: Evidence) -> list[Case]:
             if key.startswith("masked."):
                 masked = _deviations(evidence, row, key)
                 ratio = key.removesuffix(".max_logit")
-                cases.append(Case(row, ratio, *_paired(masked, unmasked)))
+                cases.append(Case(row, ratio, *paired(masked, unmasked)))
     return cases
 
 
@@ -277,7 +299,7 @@ def lost_by_dropping(evidence: Evidence, masked: bool) -> list[Case]:
     cases = []
     for row, other in pairs:
         if row in dropped and other in dropped:
-            cases.append(Case(row, other, *_apart(_lost(dropped[row]), _lost(dropped[other]))))
+            cases.append(Case(row, other, *apart(_lost(dropped[row]), _lost(dropped[other]))))
     return cases
 
 
@@ -288,12 +310,18 @@ def _lost(points: list[dict]) -> np.ndarray:
 
 
 def explained_by_few(evidence: Evidence) -> list[Case]:
-    """Area under the cumulative explained ratio minus that of the full data. It has no interval."""
+    """Area under the cumulative explained ratio minus that of the full data, and of as many random images.
+
+    It has no interval. Sets of fewer images than the full data has components are left out: their area is
+    smaller by that alone.
+    """
     cases = []
-    for row, other in _pairs_with_full(evidence.results):
+    for row, other in _pairs_with_real(evidence.results):
         if row in evidence.decomposed and other in evidence.decomposed:
-            value = _area(evidence.decomposed[row]) - _area(evidence.decomposed[other])
-            cases.append(Case(row, other, value, value, value))
+            own, beside = evidence.decomposed[row], evidence.decomposed[other]
+            if len(own["singular_values"]) == len(beside["singular_values"]):
+                value = _area(own) - _area(beside)
+                cases.append(Case(row, other, value, value, value))
     return cases
 
 
@@ -305,13 +333,15 @@ def _area(decomposed: dict) -> float:
 
 MEASURES: dict[str, Callable[..., list[Case]]] = {
     "over_confidence": over_confidence,
-    "over_confidence_beside_real": over_confidence_beside_real,
     "ece_beside_raw": ece_beside_raw,
     "ece_beside_best": ece_beside_best,
     "ece_beside_method": ece_beside_method,
     "accuracy_beside_raw": accuracy_beside_raw,
     "masked_beside_unmasked": masked_beside_unmasked,
+    "masked_beside_raw": masked_beside_raw,
+    "many_beside_few": many_beside_few,
     "masked_distillation": masked_distillation,
+    "sampled_beside_fixed": sampled_beside_fixed,
     "spread_of_logits": spread_of_logits,
     "spread_of_masked_logits": spread_of_masked_logits,
     "separable_early": separable_early,
@@ -341,6 +371,16 @@ def _pairs_with_full(results: Results) -> list[tuple[str, str]]:
     return pairs
 
 
+def _pairs_with_real(results: Results) -> list[tuple[str, str]]:
+    """Every plain distilled set with the full data of its data set, and with as many random images of it."""
+    pairs = []
+    for name in distilled_plain(results):
+        row = results.rows[name]
+        kinds = [(row.dataset, "full", None), (row.dataset, "random", row.ipc)]
+        pairs += [(name, other) for other, real in results.rows.items() if kind_of_images(real) in kinds]
+    return pairs
+
+
 def _compared(evidence: Evidence) -> list[dict[str, str]]:
     """The rows that Figures 2(a), 4 and 7 compare, by group of networks, for each suite that has them."""
     rows = evidence.results.rows
@@ -364,43 +404,4 @@ def _numbers(results: Results, row: str, method: str, number: str) -> np.ndarray
 
 def _paired_methods(results: Results, row: str, method: str, beside: str, number: str) -> Case:
     values = _numbers(results, row, method, number)
-    return Case(row, beside, *_paired(values, _numbers(results, row, beside, number)))
-
-
-def _paired(values: Sequence[float] | np.ndarray, beside: Sequence[float] | np.ndarray) -> tuple:
-    """Mean difference of networks with the same number, and its interval by Student's t."""
-    if len(values) != len(beside):
-        return _apart(values, beside)
-    return _interval(np.subtract(values, beside))
-
-
-def _apart(values: Sequence[float] | np.ndarray, beside: Sequence[float] | np.ndarray) -> tuple:
-    """Difference of the means of networks that have nothing in common, and its interval by Welch's t."""
-    difference = float(np.mean(values) - np.mean(beside))
-    if min(len(values), len(beside)) < 2:
-        return difference, np.nan, np.nan
-    parts = np.array([np.var(numbers, ddof=1) / len(numbers) for numbers in (values, beside)])
-    variance = parts.sum()
-    if variance == 0:
-        return difference, difference, difference
-    freedom = variance**2 / (parts**2 / [len(values) - 1, len(beside) - 1]).sum()
-    half = float(stdtrit(freedom, LEVEL) * np.sqrt(variance))
-    return difference, difference - half, difference + half
-
-
-def _interval(values: np.ndarray, of_images: float = 0.0) -> tuple:
-    """Mean of one number a network, and its interval by Student's t.
-
-    Args:
-        of_images: the variance of the mean over test images, which all networks share.
-    """
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, np.nan, np.nan
-    of_networks = values.var(ddof=1) / len(values)
-    variance = of_networks + of_images
-    freedom = np.inf
-    if of_networks > 0:
-        freedom = (len(values) - 1) * (variance / of_networks) ** 2
-    half = float(stdtrit(freedom, LEVEL) * np.sqrt(variance))
-    return mean, mean - half, mean + half
+    return Case(row, beside, *paired(values, _numbers(results, row, beside, number)))

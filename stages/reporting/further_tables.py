@@ -54,7 +54,8 @@ def scores(results: Results) -> Table:
                 numbers.append(_score_numbers(row, key, method))
     notes = [
         f"{REPEATS[0].upper()}{REPEATS[1:]}; in percent, but NLL in nats and Brier's score in [0, 2]."
-        " In brackets the 95 % interval of the mean, over networks and test images together.",
+        " In brackets the 95 % interval of the mean, over networks and test images together"
+        f"{_of_images_alone(results)}.",
         "ECE with 10 bins as in the paper, and 15; adaptive ECE: bins of equal count; classwise ECE: mean"
         " over classes; smooth ECE: without bins.",
         "Noise of the test images can only raise an ECE. The interval is around the ECE without what noise"
@@ -62,6 +63,16 @@ def scores(results: Results) -> Table:
         " compare two methods, take the intervals of their difference (table `intervals`).",
     ]
     return Table("Scores of every method", pd.DataFrame(lines), pd.DataFrame(numbers), notes)
+
+
+def _of_images_alone(results: Results) -> str:
+    """Which rows have intervals over test images alone, as an earlier version has made them."""
+    older = []
+    for row in results.rows:
+        raw = results.method(row, "raw")
+        if raw and "corrected" not in raw:
+            older.append(f"`{row}`")
+    return f" (over images alone on {', '.join(older)}, results of an earlier version)" if older else ""
 
 
 def _score_cells(title: str, method: dict[str, Any] | None) -> dict[str, str]:
@@ -111,8 +122,8 @@ def intervals(results: Results) -> Table:
         lines += _better_and_worse(group, rows, titles)
     notes = [
         "ECE minus Raw's in percentage points, mean over repeats, with the 95 % interval over networks and"
-        " test images together, paired by both: negative is better. The interval is around the difference"
-        " without what noise has added to either ECE.",
+        f" test images together{_of_images_alone(results)}, paired by both: negative is better. The interval"
+        " is around the difference without what noise has added to either ECE.",
         "The counts are of rows whose interval excludes zero. It covers the choice of networks and of test"
         " images; that of the distilled set only where repeats have sets of their own (§)."
         f" {COUNTED_APART} {OF_FEWER}",

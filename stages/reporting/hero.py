@@ -1,6 +1,6 @@
 """The first figure of the page: ECE of MTS by mask ratio for each starting value, and what it is beside.
 
-Its title says which of the two moves ECE more, the starting value or the mask.
+Its title says which of the two moves ECE more, starting values or mask ratios, as far as both were tried.
 """
 
 from typing import Any
@@ -19,12 +19,13 @@ from stages.reporting.evidence import distilled_plain, place
 from stages.reporting.rows_of_figures import NAMES
 from stages.reporting.style import COLORS, SMALL, TEXT, legend, name_panel, panels
 
-__all__ = ["conclusion", "effects", "hero", "hero_row"]
+__all__ = ["conclusion", "hero", "hero_row"]
 
 SIZE = (4.1, 4.0)  # inches: the width of a phone's screen at 96 pixels an inch
 STARTS = ("#88CCEE", "#0072B2", "#E69F00", "#882255", "#117733")  # colors of the starting values, in order
 SHAPES = ("o", "s", "^", "D", "v")
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100)  # percent
+WORKING = 0.5  # the largest mask ratio at which MTS works, in Section 6 of the paper
 APART = 0.055  # least distance of two labels beside the axis, as a share of its height
 DASHES: dict[str, Any] = {
     "raw": ":",
@@ -74,23 +75,29 @@ def hero(results: Results, ablations: dict[str, dict], row: str) -> Drawn:
 
 
 def conclusion(ablation: dict) -> str:
-    """Which moves ECE more at the row's own mask ratio and start: the other starting values or no mask."""
-    of_start, of_mask = effects(ablation)
-    if of_start > of_mask:
-        return f"The start of MTS moves ECE by {of_start:.1f} points, its mask by {of_mask:.1f}"
-    return f"The mask of MTS moves ECE by {of_mask:.1f} points, its start by {of_start:.1f}"
+    """By how many points ECE differs between starting values and between mask ratios; the larger first."""
+    starts, ratios = _tried(ablation)
+    of_starts = ("starts", min(starts), max(starts), _range(starts))
+    of_ratios = ("mask ratios", min(ratios), max(ratios), _range(ratios))
+    (what, least, most, points), other = sorted([of_starts, of_ratios], key=lambda of: of[3], reverse=True)
+    first = f"{what.capitalize()} of MTS from {least:g} to {most:g} move ECE by {points:.1f} points"
+    return f"{first}, {other[0]} from {other[1]:g} to {other[2]:g} by {other[3]:.1f}"
 
 
-def effects(ablation: dict) -> tuple[float, float]:
-    """By how many points ECE differs between starting values at the own ratio, and without a mask from it.
+def _range(ece: dict[float, float]) -> float:
+    return max(ece.values()) - min(ece.values())
 
-    The second is of the own starting value.
+
+def _tried(ablation: dict) -> tuple[dict[float, float], dict[float, float]]:
+    """ECE by starting value at the row's mask ratio, and by mask ratio from the row's starting value.
+
+    Mask ratios above `WORKING` are left out, unless the row has a larger one.
     """
     ece = _early_stopped(ablation)
-    own = (ablation["start"], ablation["ratio"])
-    at_own_ratio = [value for (_, ratio), value in ece.items() if ratio == ablation["ratio"]]
-    without_mask = ece.get((ablation["start"], 0), ece[own])
-    return max(at_own_ratio) - min(at_own_ratio), abs(ece[own] - without_mask)
+    largest = max(WORKING, ablation["ratio"])
+    starts = {start: value for (start, ratio), value in ece.items() if ratio == ablation["ratio"]}
+    ratios = {ratio: value for (start, ratio), value in ece.items() if start == ablation["start"]}
+    return starts, {ratio: value for ratio, value in ratios.items() if ratio <= largest}
 
 
 def _early_stopped(ablation: dict) -> dict[tuple[float, float], float]:
