@@ -27,6 +27,7 @@ from stages.distillation.trajectory_matching import TrajectoryMatching
 from stages.distillation.unroll import InnerLoss
 from stages.images.augment import Draw
 from stages.images.prepared import LabelledImages
+from stages.images.sampling import class_rows
 from stages.networks.convnet import ConvNet
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_tensors
@@ -450,6 +451,17 @@ def test_references_are_different_real_images_of_their_classes(module):
         rows.append(int(row))
     assert real.labels[rows].tolist() == backbone.labels.tolist()
     assert len(set(rows)) == 15
+
+
+def test_an_image_stands_for_no_two_clusters():
+    """Whitened images have a large norm: one with a small norm is nearer to every centre than any other."""
+    problem = five_classes("cpu", ipc=3)
+    images = problem.real.images
+    images += 10 * torch.randn(images.shape, generator=generator("far apart"), dtype=torch.float64)
+    first = torch.stack([rows[0] for rows in class_rows(problem.real.labels, CLASSES)])
+    images[first] *= 0
+    chosen = kmeans.nearest_images(problem, 0)
+    assert len(set(chosen.tolist())) == 3 * CLASSES
 
 
 @pytest.mark.parametrize("module", [random, kmeans])

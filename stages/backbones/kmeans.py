@@ -1,4 +1,4 @@
-"""The real images nearest to the cluster centres of each class: a reference harder than random images."""
+"""The real images nearest to the centres of their clusters: a reference harder than random images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ def start(problem: Problem, settings: Settings) -> Backbone:
 
 
 def nearest_images(problem: Problem, number: int) -> torch.Tensor:
-    """The positions of the images nearest to the cluster centres, class by class."""
+    """The positions of the image of each cluster that is nearest to its centre, class by class.
+
+    An image of another cluster may be nearer, and one image may be the nearest of all to several centres.
+    """
+    import numpy as np
     import torch
     from sklearn.cluster import KMeans
     from sklearn.metrics import pairwise_distances_argmin
@@ -46,6 +50,8 @@ def nearest_images(problem: Problem, number: int) -> torch.Tensor:
         pixels = real.images[rows].flatten(1).cpu().numpy()
         seed = int(torch.randint(2**31, (), generator=draws))
         clusters = KMeans(problem.ipc, n_init=STARTS, random_state=seed).fit(pixels)
-        nearest = pairwise_distances_argmin(clusters.cluster_centers_, pixels)
-        nearest_rows.append(rows[torch.from_numpy(nearest).to(rows.device)])
-    return torch.cat(nearest_rows)
+        for k, centre in enumerate(clusters.cluster_centers_):
+            members = np.flatnonzero(clusters.labels_ == k)
+            nearest = pairwise_distances_argmin(centre[None], pixels[members]).item()
+            nearest_rows.append(rows[members[nearest]])
+    return torch.stack(nearest_rows)

@@ -79,13 +79,15 @@ def kept(labels: torch.Tensor, classes: int, share: float, seed: int, repeat: in
 def chunks_of(count: int, size: int, steps: int, draws: torch.Generator) -> list[torch.Tensor]:
     """The positions of each step's batch: a permutation cut into chunks, and a new one when it is used up.
 
+    The last chunk of a permutation is the first batch, as in MTT's public code.
+
     Args:
         count: number of images.
-        size: images of a batch; the last one of a permutation may have fewer.
+        size: images of a batch; the first one of a permutation may have fewer.
         steps: number of batches.
     """
     chunks: list[torch.Tensor] = []
     while len(chunks) < steps:
         permutation = torch.randperm(count, generator=draws)
-        chunks += permutation.split(size)
+        chunks += reversed(permutation.split(size))
     return chunks[:steps]
