@@ -9,7 +9,7 @@ needs no further image, no label and no solver. No test image is read.
 
 This assumes that the training images are a fair sample for the networks of the set. They are not for a
 network that was trained on them. So the images in the sets of `random` and `kmeans` are left out. On the full
-data, each network is trained without a tenth of the images, and fitted on these.
+data, each network is trained without the images that it is fitted on, at most a tenth of each class.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ from stages.training.objective import Loss
 
 __all__ = ["fit", "input_files", "setups", "temperature"]
 
-HELD_OUT = 0.1  # of each class of the full data: what a network is trained without
+HELD_OUT = 0.1  # of each class of the full data: at most what a network is trained without
 
 
 def temperature(settings: TemperatureSettings, bounds: list[float], row: Row) -> None:

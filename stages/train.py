@@ -33,9 +33,9 @@ def train_row(row: Row) -> None:
     classes)`. There is a group for each loss, and `holdout`, which is trained with cross-entropy on the
     images that TS leaves; it is absent at one image a class. Losses that need a class for each image are
     absent where the labels of the set are soft. The logits come with the test `labels`.
-    Repeat r is a function of `(seed, r)`: the groups share its initial weights and random draws. The weights
-    come with the settings, the step size, the number of sets and the reason why a loss is absent, in the
-    metadata of their file.
+    Repeat r is a function of `(seed, r)`: the groups share its initial weights, and the order of the images
+    where they have the same ones. The weights come with the settings, the step size, the number of sets and
+    the reason why a loss is absent, in the metadata of their file.
 
     Raises:
         UserError: `lr: learned` or `teacher`, but the set came without such a step size; a network has

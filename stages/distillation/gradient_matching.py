@@ -69,7 +69,8 @@ class GradientMatching:
         labels: of these images, `(N,)`, equally many of each class.
         siamese: augment the real and the synthetic batch of a class by the same draw, and the batches of
             the inner loops too.
-        mask_after: mask the synthetic images after they are augmented, and not before.
+        mask_after: mask the synthetic images after they are augmented, and not before. Those that the network
+            is trained on between two updates are not masked, as equation (6) has the mask in the matching.
     """
 
     def __init__(

@@ -136,8 +136,9 @@ def description(row: Row, keys: TrainKeys, settings: TrainSettings) -> dict[str,
 def train_groups(groups: dict[str, Group], setup: Setup, folder: Path) -> GroupResults:
     """Train every group of networks.
 
-    Repeat r is a function of `(seed, purpose, r)`: groups of one network share its initial weights and random
-    draws. Finished networks are kept in `folder`, and are not trained again.
+    Repeat r is a function of `(seed, purpose, r)`: groups share its initial weights, and the order of
+    the images where they have the same ones. Finished networks are kept in `folder`, and are not trained
+    again.
 
     Raises:
         UserError: a network has weights that are not finite.
