@@ -40,7 +40,9 @@ def outside(variable: str, default: str) -> Path:
 
 
 @pytest.fixture(params=DEVICES)
-def device(request) -> torch.device:
+def device(request, monkeypatch) -> torch.device:
+    """On CUDA with convolutions that sum in the same order every time."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", request.param == "cuda")
     return pick_device(request.param)
 
 

@@ -82,6 +82,13 @@ def five_classes(device, ipc=2, mdt=0.1) -> Problem:
     return Problem(real, FlatNetwork(module), ipc, mdt, Path("data/nothing"), seed=0)
 
 
+def same(ours: Tensor, theirs: Tensor) -> bool:
+    """To the bit on a CPU. On CUDA, PyTorch's gradients of resized or rotated images sum in no fixed order."""
+    if ours.is_cuda:
+        return torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+    return torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("mdt", [0, 0.1, [0.0, 0.1]])
 def test_the_gradient_equals_finite_differences(name, mdt, device):
@@ -298,9 +305,9 @@ def test_coefficients_decay_only_where_a_row_says_so(device):
     coefficients, default = first_gradients()
     _, without = first_gradients(l2=0.0)
     _, decayed = first_gradients(l2=0.3)
-    assert torch.equal(default["coefficients"], without["coefficients"])
+    assert same(default["coefficients"], without["coefficients"])
     assert torch.allclose(decayed["coefficients"], without["coefficients"] + 0.3 * coefficients)
-    assert torch.equal(decayed["basis"], without["basis"])
+    assert same(decayed["basis"], without["basis"])
 
 
 def updated_classes(backbone: Backbone, iteration: int) -> set[int]:
@@ -329,7 +336,7 @@ def test_the_real_images_of_an_iteration_are_of_the_drawn_classes(device):
     for label in others:
         problem.real.images[problem.real.labels == label] = torch.nan
     loss_without_others, _ = next(backbone.updates(0))
-    assert torch.equal(loss_without_others, loss)
+    assert same(loss_without_others, loss)
 
 
 @pytest.mark.parametrize("classes", [CLASSES, 100])
@@ -337,8 +344,8 @@ def test_as_many_drawn_classes_as_there_are_make_no_difference(classes, device):
     case = CASES["rtp"]
     loss, gradients = next(case.start(five_classes(device)).updates(0))
     loss_of_drawn, gradients_of_drawn = next(case.start(five_classes(device), classes=classes).updates(0))
-    assert torch.equal(loss_of_drawn, loss)
-    assert torch.equal(gradients_of_drawn["images"], gradients["images"])
+    assert same(loss_of_drawn, loss)
+    assert same(gradients_of_drawn["images"], gradients["images"])
 
 
 # RTP's rows against its public code
@@ -604,11 +611,11 @@ def test_the_order_says_nothing_without_a_mask(module, settings, device, tmp_pat
 
     loss, gradient = first_update(0, mask_after=False)
     same_loss, same_gradient = first_update(0, mask_after=True)
-    assert torch.equal(same_loss, loss)
-    assert torch.equal(same_gradient, gradient)
+    assert same(same_loss, loss)
+    assert same(same_gradient, gradient)
     masked_before, _ = first_update(0.5, mask_after=False)
     masked_after, _ = first_update(0.5, mask_after=True)
-    assert not torch.equal(masked_before, masked_after)
+    assert not same(masked_before, masked_after)
 
 
 @pytest.mark.parametrize("mask_after", [False, True])

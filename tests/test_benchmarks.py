@@ -21,6 +21,7 @@ from benchmarks.card import __main__ as card
 from benchmarks.card import lines as card_lines
 from benchmarks.card import worker
 from benchmarks.measure import distance
+from stages.machine.precision import tf32_if_asked
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_json
 from stages.settings.project import read_yaml
@@ -260,6 +261,49 @@ def test_a_line_that_fails_crashes_or_hangs_does_not_stop_the_others(tmp_path, m
     assert "as expected" in card.table(lines)
     kept = card.former_state(Namespace(**vars(options) | {"again": True}))["lines"]
     assert list(kept) == ["good", "last"], "with --again, what has failed is tried again"
+
+
+def test_a_line_that_goes_on_has_not_failed_where_the_call_ends(tmp_path, monkeypatch):
+    (tmp_path / "worker.py").write_text(WORKER.replace("tell(begin=name)", "tell(begin=name, goes_on=True)"))
+    monkeypatch.setattr(card, "WORKER", (sys.executable, str(tmp_path / "worker.py")))
+    done = {"good": {"outcome": "done"}, "crash": {"outcome": "done"}, "broken": {"outcome": "done"}}
+    (tmp_path / "card.json").write_text(json.dumps({"lines": done}))
+    options = Namespace(minutes=0.05, out=tmp_path, golden="", public=None, small=False, again=False)
+    assert card.work(options) == card.UNFINISHED
+    assert json.loads((tmp_path / "card.json").read_text())["lines"] == done
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_fails_its_line(value, capsys):
+    line = card_lines.Line("line", lambda: {"median": 1.0, "apart": value})
+    assert worker.outcome(line) == {"outcome": "failed", "error": f"ArithmeticError: apart is {value}"}
+
+
+@pytest.mark.parametrize("apart", [2e-3, float("nan")])
+def test_a_result_far_from_the_reference_fails_its_line(apart):
+    assert card_lines.close({"median": 1.0}, 1e-4, 1e-3) == {"median": 1.0, "apart": 1e-4}
+    with pytest.raises(ArithmeticError, match="apart from the reference, where 0.001 is allowed"):
+        card_lines.close({}, apart, 1e-3)
+
+
+def test_a_failed_line_shows_what_its_error_says_first(capsys):
+    def work():
+        raise RuntimeError("illegal memory access\nCompile with TORCH_USE_CUDA_DSA")
+
+    assert worker.outcome(card_lines.Line("line", work))["error"] == "RuntimeError: illegal memory access"
+
+
+def test_asking_for_the_device_leaves_tf32_on_where_it_is_asked_for():
+    options = card_lines.Options(Path(), Path(), None, True, 0.0, {})
+    options.device  # noqa: B018, picks it
+    with tf32_if_asked("tf32"):
+        assert options.device.type
+        assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
+
+
+def test_the_lines_can_be_chosen_by_their_names():
+    options = card_lines.Options(Path(), Path(), None, True, 0.0, {}, only="row")
+    assert {line.name.split(",")[0] for line in worker.wanted(options)} == {"ceilings", "row"}
 
 
 def test_the_card_script_says_which_packages_are_missing(monkeypatch):

@@ -169,7 +169,7 @@ def learned(name: str, device: torch.device, reads: Path) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("together", [1, 2, CLASSES])
 @pytest.mark.parametrize("name", CASES)
-def test_updates_with_graphs_are_those_of_a_cpu(name, together, pretend, recorder, buffer, monkeypatch):
+def test_updates_with_graphs_are_those_without(name, together, pretend, recorder, buffer, monkeypatch):
     if together > 1 and CASES[name][0] not in (dc, dsa):
         pytest.skip("for backbones with groups of classes")
     eager = learned(name, CPU, buffer)
@@ -182,3 +182,16 @@ def test_updates_with_graphs_are_those_of_a_cpu(name, together, pretend, recorde
     assert recorder.marks == sum(recorder.calls.values()) > 20
     for key, value in eager.items():
         assert torch.allclose(graphs[key], value, rtol=1e-7, atol=1e-10), key
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", CASES)
+def test_updates_with_real_graphs_are_those_without(name, buffer, monkeypatch):
+    """Three iterations, so that a graph is replayed on images that have changed since it was captured."""
+    eager = learned(name, CPU, buffer)
+    for room in (unroll, gradient_matching):
+        monkeypatch.setattr(room, "worth_compiling", lambda *_: True)
+    monkeypatch.delenv("CUDA_GRAPHS", raising=False)
+    graphs = learned(name, CUDA, buffer)
+    for key, value in eager.items():
+        assert torch.allclose(graphs[key], value, rtol=1e-6, atol=1e-9), key

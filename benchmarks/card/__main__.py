@@ -9,18 +9,24 @@ The lines of the table are worked off one after the other:
 - steps of experts, one network or several, every way and precision;
 - updates of MTT and RTP, without and with CUDA graphs, and of gradient matching, both ways;
 - the public programs, from their clones below `--public` (`benchmarks/public.py`);
-- a row of CIFAR-10, from its experts to its tables (`stages/tools/lent.py`), if `data_root` has the images.
+- rows of CIFAR-10, from the experts to the tables (`stages/tools/lent.py`), if `data_root` has the images.
 
 Each line is written to FOLDER/card.json as soon as it is known. A line that is done or has failed is not
-tried again; with `--again`, one that has failed is. After the minutes the call ends with status 3, and with 0
-once all is done. `--small` measures tiny networks, on any device.
+tried again; with `--again`, one that has failed is. A line fails too where its numbers are not finite, or far
+from the reference's. After the minutes the call ends with status 3, and with 0 once all is done. `--only row`
+works off the lines alone whose names begin so. `--small` measures tiny networks, on any device.
+
+Another machine goes on too, if it gets FOLDER. Rows do not: they need `data/` and `scratch/`, of gigabytes.
 
 Beside torch, numpy and safetensors it needs pydantic, PyYAML, tqdm and threadpoolctl. Tests and golden
-numbers need pytest too, and single lines more, which they say then. A machine without the internet gets
-wheels from one that has the same system and Python:
+numbers need pytest too, rows kornia, and single lines more, which they say then. A machine without the
+internet gets wheels from one that has it:
 
-    pip download --only-binary=:all: -d wheels pydantic pyyaml tqdm threadpoolctl pytest
-    pip install --no-index --find-links wheels pydantic pyyaml tqdm threadpoolctl pytest
+    pip download --only-binary=:all: -d wheels pydantic pyyaml tqdm threadpoolctl pytest kornia
+    pip install --no-index --find-links wheels pydantic pyyaml tqdm threadpoolctl pytest kornia
+
+Where the other machine has another Python or system, `--python-version` and `--platform` tell pip so. Where
+it has torch already, `--no-deps` keeps pip from bringing another; then every missing package has to be named.
 """
 
 import argparse
@@ -85,13 +91,14 @@ def run_worker(options: argparse.Namespace, deadline: float, state: dict[str, An
     settled = [name for name, line in lines.items() if line["outcome"] in FINAL]
     rates = lines.get("ceilings", {})
     words = vars(options) | {"out": str(options.out), "deadline": deadline, "done": settled, "rates": rates}
-    running, begin, begun = "", 0.0, False
+    running, begin, begun, goes_on = "", 0.0, False, False
     with started(json.dumps(words), log, deadline) as worker:
         for message in map(json.loads, worker.stdout):
             if "machine" in message:
                 state |= message
             elif "begin" in message:
                 running, begin, begun = message["begin"], time.time(), True
+                goes_on = message.get("goes_on", False)
                 print(f"{running} ...", flush=True)
             else:
                 lines[running] = message | {"commit": commit()}
@@ -99,7 +106,7 @@ def run_worker(options: argparse.Namespace, deadline: float, state: dict[str, An
             write_json(file, state)
     if running and time.time() < deadline:
         lines[running] = failed(f"the process ended with {worker.returncode}: {last_line(log)}")
-    elif running and time.time() - begin > 30 * options.minutes:  # half of this call
+    elif running and not goes_on and time.time() - begin > 30 * options.minutes:  # half of this call
         lines[running] = failed(f"not done after {time.time() - begin:.0f} s")
     write_json(file, state)
     return worker.returncode, begun
@@ -176,6 +183,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--golden", default="../shared/golden", help="folder of the golden numbers")
     parser.add_argument("--public", help="folder of the public programs' clones")
     parser.add_argument("--small", action="store_true", help="tiny networks")
+    parser.add_argument("--only", default="", help="how the names of the lines begin (default: all)")
     parser.add_argument("--again", action="store_true", help="try what has failed again")
     return parser.parse_args()
 

@@ -18,7 +18,7 @@ from benchmarks.card.lines import LeftOut, Line, Options
 
 __all__ = ["golden_lines", "test_lines"]
 
-# Files of tests that need none of dvc, kornia and ray, with what they need beside pytest.
+# Files of tests that need neither dvc nor ray, and a single test, with what they need beside pytest.
 TESTS: dict[str, tuple[str, ...]] = {
     "test_problem.py": (),
     "test_precision.py": (),
@@ -28,6 +28,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "test_graphs.py": (),
     "test_distillation.py": ("pandas",),
     "test_backbones.py": ("sklearn",),
+    "test_end_to_end.py::test_a_gpu_gives_the_same_numbers": ("kornia", "PIL", "pandas", "sklearn"),
 }
 GOLDEN = {  # files, and the tests of tests/test_golden.py that compare with them
     "convnet_d3_32": "test_convnet",

@@ -1,6 +1,8 @@
 """A line of the table: its name, its work, and how work is timed."""
 
+import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ __all__ = [
     "Options",
     "UnfinishedError",
     "ceilings",
+    "close",
     "measured",
     "precisions",
 ]
@@ -45,18 +48,27 @@ class Options(NamedTuple):
     deadline: float  # seconds since 1970
     rates: dict[str, float]  # as from `ceilings`; empty until they are measured
 
+    only: str = ""  # how the names of the lines begin that are worked off; "": all
+
     @property
     def device(self) -> torch.device:
-        return device_of("ours")
+        return _device()
 
     @property
     def shape(self) -> Shape:
         return SMALL if self.small else CIFAR
 
 
+@cache
+def _device() -> torch.device:
+    """Picked once: where a device is picked, TF32 is switched off for all that follows."""
+    return device_of("ours")
+
+
 class Line(NamedTuple):
     name: str
     work: Callable[[], dict[str, Any]]  # numbers and words for card.json
+    goes_on: bool = False  # at the next call, where it was killed
 
 
 def ceilings(options: Options) -> dict[str, Any]:
@@ -106,3 +118,14 @@ def measured(work: Callable[[], object], load: Load, precision: str, options: Op
         numbers["floor"] = load.operations / options.rates[f"{precision}_operations"]
         numbers["floor_of_bytes"] = load.bytes / options.rates["copied_bytes"]
     return numbers
+
+
+def close(numbers: dict[str, float], apart: float, bound: float) -> dict[str, float]:
+    """The numbers of a line with how far its result is from the reference's.
+
+    Raises:
+        ArithmeticError: it is further than the bound, or not finite.
+    """
+    if not math.isfinite(apart) or apart > bound:
+        raise ArithmeticError(f"{apart:.3g} apart from the reference, where {bound:g} is allowed")
+    return numbers | {"apart": apart}

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import counted
-from benchmarks.card.lines import Line, Options, measured, precisions
+from benchmarks.card.lines import Line, Options, close, measured, precisions
 from benchmarks.counted import Load, Subject
 from benchmarks.distill import REAL, Shape
 from benchmarks.measure import distance
@@ -26,6 +26,7 @@ from stages.training.objective import Loss, Objective
 __all__ = ["CLASSES", "forget_compiled", "lines", "subject_of", "uncompiled_if_small"]
 
 CLASSES = 10
+APART = {"float32": 1e-3, "tf32": 1e-2, "bfloat16": 0.2}  # at most, of gradients: by rounding alone
 
 Way = Callable[[Objective, int], gradients.Engine]  # of an objective and a number of networks
 
@@ -82,7 +83,7 @@ def step_line(networks: int, way: str, precision: str, options: Options) -> dict
         numbers = measured(step, load_of(networks, batch, options), precision, options)
         ours = engine(theta, images, targets)[0]
     forget_compiled()
-    return numbers | {"apart": distance(ours, one_by_one(network, theta, images, targets))}
+    return close(numbers, distance(ours, one_by_one(network, theta, images, targets)), APART[precision])
 
 
 def one_by_one(

@@ -6,6 +6,7 @@
 """
 
 import json
+import math
 import os
 import sys
 import traceback
@@ -21,6 +22,13 @@ from benchmarks.measure import machine
 OURS = ("benchmarks", "stages", "tests")
 
 
+def wanted(options: Options) -> Iterator[Line]:
+    """The lines that the command line asks for, and the ceilings, which other lines are put beside."""
+    for line in all_lines(options):
+        if line.name == "ceilings" or line.name.startswith(options.only):
+            yield line
+
+
 def all_lines(options: Options) -> Iterator[Line]:
     yield Line("ceilings", partial(ceilings, options))
     yield from checks.test_lines(options)
@@ -33,7 +41,11 @@ def all_lines(options: Options) -> Iterator[Line]:
 
 def outcome(line: Line) -> dict[str, Any]:
     try:
-        return {"outcome": "done", **line.work()}
+        numbers = line.work()
+        for name, value in numbers.items():
+            if isinstance(value, float) and not math.isfinite(value):  # JSON has no such numbers
+                raise ArithmeticError(f"{name} is {value}")
+        return {"outcome": "done", **numbers}
     except LeftOut as reason:
         return {"outcome": "left out", "said": str(reason)}
     except UnfinishedError:
@@ -48,8 +60,8 @@ def outcome(line: Line) -> dict[str, Any]:
 
 def failed(problem: Exception) -> dict[str, str]:
     traceback.print_exc()
-    (*_, last) = traceback.format_exception_only(problem)[-1].strip().splitlines()
-    return {"outcome": "failed", "error": last}
+    first = "".join(traceback.format_exception_only(problem)).strip().splitlines()[0]
+    return {"outcome": "failed", "error": first}
 
 
 def main(words: str) -> None:
@@ -66,14 +78,15 @@ def main(words: str) -> None:
         public=Path(values["public"]) if values["public"] else None,
         small=values["small"],
         deadline=values["deadline"],
+        only=values["only"],
         rates={key: value for key, value in values["rates"].items() if isinstance(value, float)},
     )
     tell({"machine": machine()})
     unfinished = False
-    for line in all_lines(options):
+    for line in wanted(options):
         if line.name in values["done"]:
             continue
-        tell({"begin": line.name})
+        tell({"begin": line.name, "goes_on": line.goes_on})
         result = outcome(line)
         tell(result)
         if result["outcome"] == "failed":

@@ -69,7 +69,7 @@ def _missing_for_cuda() -> str:
     headers = Path(sysconfig.get_path("include"))
     if not (headers / "Python.h").exists():
         return f"{headers / 'Python.h'}"
-    return _missing_compiler("CC", "gcc", "cc", "clang")
+    return _missing_compiler("CC", "gcc", "clang")
 
 
 def _missing_compiler(variable: str, *names: str) -> str:
