@@ -83,7 +83,7 @@ def five_classes(device, ipc=2, mdt=0.1) -> Problem:
 
 
 def same(ours: Tensor, theirs: Tensor) -> bool:
-    """To the bit on a CPU. On CUDA, PyTorch's gradients of resized or rotated images sum in no fixed order."""
+    """To the bit on a CPU. On CUDA, gradients of resized or rotated images sum in no fixed order."""
     if ours.is_cuda:
         return torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
     return torch.equal(ours, theirs)
