@@ -76,7 +76,7 @@ def tensors_of(backbone: Backbone) -> dict[str, torch.Tensor]:
     if backbone.positions is not None:
         tensors["positions"] = backbone.positions
     if backbone.temperature is not None:
-        tensors["temperature"] = torch.tensor(backbone.temperature)
+        tensors["temperature"] = torch.tensor(backbone.temperature, dtype=torch.float64)
     return tensors
 
 

@@ -478,6 +478,41 @@ def test_a_set_that_is_taken_out_and_in_again_gives_the_same_logits(shapes, pair
             assert torch.equal(network(take_in(folder)["images"]), expected)
 
 
+def test_an_exported_folder_is_taken_in_as_a_whole(shapes, pair):
+    """It has the set in several forms; the one with step sizes, several sets and positions is read."""
+    images, labels = pair
+    real = load_split(Path("data/prepare/shapes"), "train")
+    positions = torch.tensor([3, 21, 40, 4, 22, 41])
+    tensors = {
+        "images": real.images[positions],
+        "labels": real.labels[positions],
+        "positions": positions,
+        "set": torch.tensor([0, 0, 0, 1, 1, 1]),
+        "step_size": torch.tensor(0.03),
+        "teacher_step_size": torch.tensor(0.05),
+        "temperature": torch.tensor(1.5137264159, dtype=torch.float64),
+    }
+    save_file(tensors, SET / "set.safetensors")
+    first = take_in(ipc=1)
+    exported = Path("data/sets/exported")
+    export(Row(ROW), exported)
+    again = take_in(exported, ipc=1)
+    assert again.keys() == first.keys() == tensors.keys()
+    for name, tensor in first.items():
+        assert torch.equal(again[name], tensor), name
+    assert float(first["temperature"]) == 1.5137264159
+    assert float(torch.load(exported / "lr_best.pt", weights_only=True)) == pytest.approx(0.03)
+
+
+def test_bytes_are_no_images_that_a_network_has_seen(shapes, pair):
+    images, labels = pair
+    write_as_mtt((images.abs() * 50).byte(), labels)
+    with pytest.raises(
+        UserError, match="images in uint8; allowed: floats of 16 bits or more, as the network"
+    ):
+        take_in()
+
+
 def test_a_temperature_is_taken_out_and_in_again_with_its_set(shapes, pair, monkeypatch):
     """Both forms have the number, and a row that reads either keeps it."""
     write_as_this_project(*pair)

@@ -10,7 +10,7 @@ from stages.runtime.errors import UserError
 __all__ = ["check_counts", "check_soft_counts", "check_tensors"]
 
 WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-REAL_NUMBERS = (*WHOLE_NUMBERS, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_tensors(imported: ImportedSet, problem: Problem) -> None:
@@ -28,14 +28,16 @@ def check_tensors(imported: ImportedSet, problem: Problem) -> None:
 def check_kinds(imported: ImportedSet) -> None:
     """
     Raises:
-        UserError: images or labels are anything but real numbers, e.g. complex or of 8 bits with an exponent.
+        UserError: images that are no floats, such as bytes of pixels, or labels that are no real numbers.
     """
-    for name, tensor in (("images", imported.images), ("labels", imported.labels)):
-        if tensor.dtype not in REAL_NUMBERS:
+    floats = "floats of 16 bits or more"
+    for name, tensor, types, allowed in (
+        ("images", imported.images, FLOATS, f"{floats}, as the network sees them; pixels as picture files"),
+        ("labels", imported.labels, (*WHOLE_NUMBERS, *FLOATS), f"whole numbers and {floats}"),
+    ):
+        if tensor.dtype not in types:
             problem = f"{name} in {str(tensor.dtype).removeprefix('torch.')}"
-            raise UserError(
-                f"{imported.source}: {problem}; allowed: whole numbers and floats of 16 bits or more"
-            )
+            raise UserError(f"{imported.source}: {problem}; allowed: {allowed}")
 
 
 def check_numbers_of_sets(imported: ImportedSet) -> None:

@@ -37,8 +37,11 @@ class ImportedSet(NamedTuple):
 
 
 def read_files(problem: Problem) -> ImportedSet:
-    """What the first reader finds that knows its kind of file."""
-    for reader in (read_pair, read_result, read_safetensors, read_pictures):
+    """What the first reader finds that knows its kind of file.
+
+    A folder of `stages.tools.export` has several kinds, and `set.safetensors` is the one that holds all.
+    """
+    for reader in (read_safetensors, read_pair, read_result, read_pictures):
         imported = reader(problem)
         if imported is not None:
             return imported

@@ -7,7 +7,7 @@
   metadata;
 - `images_best.pt`, `labels_best.pt`: the pair that MTT's code and its successors load, with the same images;
   soft labels are probabilities `(N, K)`, which PyTorch's cross-entropy takes as they are;
-- `temperature.txt`: the temperature once more, for those who load the pair;
+- `lr_best.pt`, `temperature.txt`: the step size and the temperature once more, for those who load the pair;
 - `pictures/<class>/<n>.png`: the images in 8 bits a channel, with the whitening undone and values cut to
   [0, 255], so that some of what they hold is lost.
 
@@ -55,6 +55,8 @@ def export(row: Row, folder: Path) -> None:
         write_set(row, temperature, unfinished / "set.safetensors")
         torch.save(images, unfinished / "images_best.pt")
         torch.save(data.soft_or_hard, unfinished / "labels_best.pt")
+        if distilled.step_size is not None:
+            torch.save(torch.tensor(distilled.step_size), unfinished / "lr_best.pt")
         if temperature is not None:
             (unfinished / "temperature.txt").write_text(f"{temperature!r}\n")
         write_pictures(images, data.labels, row.prepared, unfinished / "pictures")
