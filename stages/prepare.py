@@ -82,7 +82,13 @@ def fit_transform(images: torch.Tensor, settings: ImageSettings, key: str) -> Tr
     Args:
         images: `(N, C, H, W)` uint8.
         key: the key of `settings`, for messages.
+
+    Raises:
+        UserError: a channel is the same in all images, so that nothing can be divided by its deviation.
     """
+    spread = images.amax((0, 2, 3)) - images.amin((0, 2, 3))
+    for channel in (spread == 0).nonzero().flatten().tolist():
+        raise UserError(f"{key}.source: channel {channel} has the same value in all training images")
     if settings.whitening == "zca":
         return _fit_zca(images)
     if settings.whitening == "gcn-zca":

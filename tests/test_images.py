@@ -311,6 +311,35 @@ def test_a_folder_that_cannot_be_used_is_refused(folder, how, expected):
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_pictures_of_more_than_8_bits_a_channel_are_refused(mode, tmp_path):
+    Image.new(mode, (8, 8), 60_000).save(tmp_path / "deep.tiff")
+    with pytest.raises(UserError, match="deep.tiff: .*more than 8 bits a channel"):
+        decoded.open_picture(tmp_path / "deep.tiff", "L")
+
+
+def test_a_channel_without_any_contrast_is_refused():
+    images = torch.randint(0, 256, (20, 3, 8, 8), generator=generator("pixels")).byte()
+    images[:, 1] = 7
+    for whitening in ("none", "zca", "gcn-zca"):
+        settings = ImageSettings(source="pictures", whitening=whitening)
+        with pytest.raises(UserError, match="x.source: channel 1 has the same value in all training images"):
+            fit_transform(images, settings, "x")
+
+
+@pytest.mark.parametrize("key, value", [("resize", 16), ("color", "gray")])
+def test_what_changes_pictures_is_refused_for_the_digits(key, value):
+    settings = ImageSettings(source="digits", **{key: value})
+    with pytest.raises(UserError, match=f"x.{key}: {value}; allowed"):
+        find_images(settings, "x", Path())
+
+
+def test_the_home_folder_may_be_named_by_its_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    assert data_root("~/copies") == tmp_path / "copies"
+
+
 def test_a_folder_is_looked_at_without_decoding_it(folder):
     spoil(folder, "text as picture")
     assert find_images(settings_of(folder), "images", folder).counts == [3, 2]

@@ -420,6 +420,13 @@ def test_the_published_accuracy_stands_beside(two_whitenings, listed, published,
     assert last.split(maxsplit=2) == ["published", "50.0", "(on test images; a paper)"]
 
 
+@pytest.mark.parametrize("option", ["--networks", "--epochs", "--images"])
+def test_none_of_what_is_counted_is_refused(option, capsys):
+    with pytest.raises(SystemExit):
+        whitening.main(SOURCE, *WORDS, option, "0")
+    assert f"argument {option}: 0; allowed: 1 or more" in capsys.readouterr().err
+
+
 def test_a_data_set_that_is_not_prepared_is_named(two_whitenings):
     shutil.rmtree("data/prepare/shapes")
     with pytest.raises(

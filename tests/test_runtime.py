@@ -100,6 +100,20 @@ def test_a_mistake_of_the_user_ends_in_one_line():
         run_stage(refuse)
 
 
+@pytest.mark.parametrize(
+    "words, main, expected",
+    [
+        ([], lambda name: None, "0 words; allowed: <name>"),
+        (["a", "b"], lambda name: None, "2 words; allowed: <name>"),
+        (["a"], lambda: None, "1 words; allowed: none"),
+    ],
+)
+def test_words_that_a_stage_does_not_take_end_in_one_line(words, main, expected, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["stage", *words])
+    with pytest.raises(SystemExit, match=f"^error: {expected}$"):
+        run_stage(main)
+
+
 def test_what_is_said_about_tensors_can_be_read_again(tmp_path):
     file = tmp_path / "set.safetensors"
     write_tensors(file, {"x": torch.zeros(1)}, {"seed": 3})

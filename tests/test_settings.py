@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from stages import check
 from stages.machine.device import pick_device
 from stages.runtime.errors import UserError
+from stages.settings.plain_yaml import load_plain
 from stages.settings.project import listed_suites
 
 ROW = "digits-mtt-ipc1"
@@ -619,3 +620,14 @@ def test_sets_that_are_committed_fit_their_rows():
             assert 0 < float(tensors["step_size"]) < 1
         else:
             assert "step_size" not in tensors, name
+
+
+@pytest.mark.parametrize("written, value", [("1e-05", 1e-5), ("1e-2", 0.01), ("5E4", 5e4), ("-.5e+1", -5.0)])
+def test_numbers_as_dvc_writes_them_are_numbers(written, value):
+    """`dvc exp run -S train.weight_decay=0.00001` writes 1e-05."""
+    assert load_plain(f"key: {written}") == {"key": value}
+
+
+@pytest.mark.parametrize("written", ["1e", "e5", "abc", "1e5x", "v1e-5"])
+def test_words_that_look_like_numbers_stay_words(written):
+    assert load_plain(f"key: {written}") == {"key": written}

@@ -23,10 +23,12 @@ from stages.settings.section import parse
 from stages.tools.standalone import (
     PAPER,
     calibrated,
+    diagram,
     fit_mts,
     fit_shipped,
     fit_temperatures,
     judge,
+    main,
     predict,
     read_logits,
 )
@@ -191,6 +193,51 @@ def test_logits_that_cannot_be_used_are_refused(logits, labels, expected, tmp_pa
     np.savez(tmp_path / "x.npz", **values)
     with pytest.raises(UserError, match=expected):
         read_logits(tmp_path / "x.npz")
+
+
+LOGITS = np.array([[2.0, 0.0], [0.0, 3.0], [1.0, 0.5]])
+
+
+@pytest.mark.parametrize("use", [fit_temperatures, judge, lambda *both: diagram(*both, {"Raw": 1.0})])
+@pytest.mark.parametrize(
+    "logits, labels, expected",
+    [
+        (np.where(LOGITS == 3, np.nan, LOGITS), [0, 1, 0], "not finite"),
+        (LOGITS, [[0], [1], [0]], r"labels \(3, 1\); expected \(N, K\) and \(N,\)"),
+        (LOGITS, np.eye(2)[[0, 1, 0]], r"labels \(3, 2\)"),
+        (LOGITS, [0.0, 1.0, 0.0], "labels of type float64; expected whole numbers"),
+        (LOGITS, [0, 1, -1], "labels from -1 to 1; expected whole numbers from 0 to 1"),
+    ],
+)
+def test_no_temperature_comes_of_logits_or_labels_that_cannot_be_used(use, logits, labels, expected):
+    with pytest.raises(UserError, match=expected):
+        use(logits, np.array(labels))
+
+
+@pytest.mark.parametrize("labels", [np.eye(4)[np.arange(40) % 4], np.arange(40)[:, None] % 4])
+def test_networks_are_not_calibrated_on_labels_that_are_no_classes(labels, mine):
+    for fit in (fit_mts, fit_shipped):
+        with pytest.raises(UserError, match="labels"):
+            fit(mine["model"], mine["images"], torch.tensor(labels))
+
+
+def test_a_network_in_training_mode_is_refused(mine):
+    mine["model"].train()
+    with pytest.raises(UserError, match="in training mode; call its eval"):
+        predict(mine["model"], mine["images"])
+    mine["model"].eval()
+
+
+def test_whole_numbers_are_logits_too():
+    assert fit_temperatures(LOGITS.astype(int), np.array([0, 1, 0])).converged.temperature > 0
+
+
+def test_logits_of_other_classes_are_named(tmp_path):
+    for name, classes in (("fitting", 3), ("test", 2)):
+        np.savez(tmp_path / f"{name}.npz", logits=np.zeros((4, classes)), labels=np.array([0, 1, 0, 1]))
+    files = [str(tmp_path / name) for name in ("fitting.npz", "test.npz", "out")]
+    with pytest.raises(UserError, match="fitting.npz: logits of 3 classes, but .*test.npz has 2"):
+        main(*files)
 
 
 def test_a_file_that_is_not_there_is_named():

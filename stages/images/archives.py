@@ -51,8 +51,11 @@ ARCHIVES = {
 
 
 def data_root(setting: str) -> Path:
-    """The folder of the data sets' copies: `data_root` of params.yaml; DATA_ROOT in the environment wins."""
-    return Path(os.environ.get("DATA_ROOT") or setting)
+    """The folder of the data sets' copies: `data_root` of params.yaml; DATA_ROOT in the environment wins.
+
+    `~` is the home folder.
+    """
+    return Path(os.path.expanduser(os.environ.get("DATA_ROOT") or setting))
 
 
 def locate(name: str, root: Path) -> Path | None:

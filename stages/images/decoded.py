@@ -99,7 +99,7 @@ def open_picture(file: Path, mode: str) -> "Image":
         mode: of PIL: "L" for gray, or "RGB".
 
     Raises:
-        UserError: the file is not a readable picture, or one of more than `MOST_PIXELS`.
+        UserError: the file is not a readable picture of 8 bits a channel, or has more than `MOST_PIXELS`.
     """
     from PIL import Image
 
@@ -108,6 +108,8 @@ def open_picture(file: Path, mode: str) -> "Image":
             width, height = opened.size
             if not 0 < width * height <= MOST_PIXELS:
                 raise ValueError(f"{width}x{height} pixels; allowed: at most {MOST_PIXELS:,}")
+            if opened.mode.startswith(("I", "F")):  # PIL would cut all that is above 255
+                raise ValueError(f"more than 8 bits a channel (mode {opened.mode}); allowed: 8")
             return opened.convert(mode)
     except Exception as problem:  # of PIL's, struct's and zlib's own kinds, whatever is wrong in the file
         reason = " ".join(str(problem).split()) or type(problem).__name__

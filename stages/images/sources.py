@@ -1,5 +1,6 @@
 """Where images come from: scikit-learn's digits, one of the paper's data sets, or a folder of pictures."""
 
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -37,8 +38,13 @@ def find_images(settings: ImageSettings, key: str, root: Path) -> Source | None:
             `Folders`.
     """
     if settings.source == "digits":
+        _refuse_changes(settings, key)
         return Digits(settings)
-    folder = locate(settings.source, root) if settings.source in ARCHIVES else Path(settings.source)
+    folder = (
+        locate(settings.source, root)
+        if settings.source in ARCHIVES
+        else Path(os.path.expanduser(settings.source))
+    )
     if folder is None:
         return None
     if not _is_folder(folder):
@@ -47,9 +53,24 @@ def find_images(settings: ImageSettings, key: str, root: Path) -> Source | None:
             f"allowed: digits, {', '.join(ARCHIVES)}, or a folder with train/<class>/* and test/<class>/*"
         )
     try:
-        return Cifar(folder, settings) if folder.name in FOLDERS else Folders(folder, settings, key)
+        if folder.name not in FOLDERS:
+            return Folders(folder, settings, key)
+        _refuse_changes(settings, key)
+        return Cifar(folder, settings)
     except OSError as problem:  # e.g. a folder that may not be read
         raise UserError(f"{problem.filename}: {problem.strerror}") from None
+
+
+def _refuse_changes(settings: ImageSettings, key: str) -> None:
+    """
+    Raises:
+        UserError: keys that change pictures, for images that are no pictures.
+    """
+    for name, default in (("resize", None), ("color", "rgb")):
+        value = getattr(settings, name)
+        if value != default:
+            allowed = f"allowed for images that are no picture files: none of this key ({key}.source)"
+            raise UserError(f"{key}.{name}: {value}; {allowed}")
 
 
 def _is_folder(path: Path) -> bool:

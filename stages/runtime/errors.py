@@ -3,6 +3,7 @@
 Mistakes of the user, a full disk, too little memory and ctrl-C end so. All else is a mistake of the code.
 """
 
+import inspect
 import os
 import signal
 import sys
@@ -56,6 +57,7 @@ def run_stage(main: Callable[..., None]) -> None:
 def _end_of(main: Callable[..., None]) -> End | None:
     """Call `main`, and say how it has ended early; None if it has done its work."""
     try:
+        _check_words(main, sys.argv[1:])
         main(*sys.argv[1:])
     except UserError as mistake:
         return End(f"error: {mistake}")
@@ -69,6 +71,19 @@ def _end_of(main: Callable[..., None]) -> End | None:
         number = stop.args[0] if stop.args else signal.SIGINT
         return End(_with_notes("stopped", stop), 128 + number)
     return None
+
+
+def _check_words(main: Callable[..., None], words: list[str]) -> None:
+    """
+    Raises:
+        UserError: `main` takes fewer or more words.
+    """
+    signature = inspect.signature(main)
+    try:
+        signature.bind(*words)
+    except TypeError:
+        names = " ".join(f"<{name}>" for name in signature.parameters)
+        raise UserError(f"{len(words)} words; allowed: {names or 'none'}") from None
 
 
 def _with_notes(message: str, problem: BaseException) -> str:

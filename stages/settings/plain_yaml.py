@@ -1,13 +1,23 @@
 """YAML as keys and plain values. What makes YAML dangerous is refused before anything is built from it."""
 
+import re
 from typing import Any
 
 import yaml
 
 __all__ = ["load_plain"]
 
-# The safe loader, in C where PyYAML was built with it: every stage reads every suite.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The safe loader, in C where PyYAML was built with it: every stage reads every suite."""
+
+
+# PyYAML takes 1e-05 for text, which is a number in YAML 1.2, and which DVC writes for 0.00001.
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 DEEPEST = 50  # levels of nesting; a suite has 5, and the parser in C dies of 100,000
 MOST_VALUES = 1_000_000  # with every alias written out; a suite has 2,000
@@ -22,11 +32,11 @@ def load_plain(text: str) -> Any:
     """
     try:
         _check_depth(text)
-        node = yaml.compose(text, LOADER)
+        node = yaml.compose(text, Loader)
         if node is None:
             return None
         _check_node(node, {})
-        loader = LOADER("")
+        loader = Loader("")
         try:
             return loader.construct_document(node)
         finally:
@@ -43,7 +53,7 @@ class RefusedError(Exception):
 
 def _check_depth(text: str) -> None:
     depth = 0
-    for event in yaml.parse(text, LOADER):
+    for event in yaml.parse(text, Loader):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):

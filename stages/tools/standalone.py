@@ -5,6 +5,9 @@
 - `fit_mts` is for whoever has the set alone: masked temperature scaling, as in the paper.
 - `predict`, `calibrated`, `judge` and `diagram` are for both.
 
+All raise a `UserError` for a network in training mode, and for logits or labels that do not fit each other or
+are not finite.
+
 From the command line, on saved logits:
 
     python -m stages.tools.standalone <fitting logits> <test logits> <folder> [<real logits>]
@@ -18,7 +21,7 @@ images that they have not seen, one network after the other. The command writes 
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -81,6 +84,8 @@ def fit_shipped(
     """
     networks = [models] if callable(models) else models  # a Sequential would be taken for a list of layers
     logits = [predict(network, real_images) for network in networks]
+    for of_network in logits:
+        _checked(of_network, labels.cpu())
     labels_of_all = np.tile(labels.cpu().numpy(), len(logits))
     return optimum(np.concatenate(logits), labels_of_all, settings.bounds)
 
@@ -101,6 +106,7 @@ def fit_mts(
         labels: `(N,)` int64.
         mask_ratio: share of zeros. Section 5.1 of the paper: 0.3 with MTT on CIFAR; 0.8 with RTP, DC, DSA.
     """
+    _checked(predict(model, images), labels.cpu())
     classes = int(labels.max()) + 1
     data = LabelledImages(images, labels, classes)
     masked, own_labels = mts.fitting_images(data, settings.share, mask_ratio, seed, repeat=0)
@@ -111,6 +117,7 @@ def fit_temperatures(
     logits: np.ndarray, labels: np.ndarray, settings: CalibrateSettings = PAPER
 ) -> Temperatures:
     """Both temperatures, from the `(N, K)` logits and `(N,)` labels of the fitting images."""
+    logits, labels = _checked(logits, labels)
     return Temperatures(
         early_stopped(logits, labels, settings),
         optimum(logits, labels, settings.bounds),
@@ -119,7 +126,13 @@ def fit_temperatures(
 
 @torch.no_grad()
 def predict(model: Callable, images: torch.Tensor, batch: int = 500) -> np.ndarray:
-    """`(N, K)` logits of `(N, C, H, W)` images."""
+    """`(N, K)` logits of `(N, C, H, W)` images.
+
+    Raises:
+        UserError: the network is in training mode, where a batch changes its own logits.
+    """
+    if isinstance(model, torch.nn.Module) and model.training:
+        raise UserError("the network is in training mode; call its eval() first")
     logits = [model(part).float().cpu() for part in images.split(batch)]
     return torch.cat(logits).numpy()
 
@@ -132,8 +145,8 @@ def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 def judge(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0, bins: int = 10) -> dict:
     """Accuracy, ECE, NLL, Brier score and confidence gap at a temperature: shares in [0, 1], NLL in nats."""
-    scaled = np.asarray(logits) / temperature
-    result = scores(log_softmax(scaled), np.asarray(labels), bins)
+    logits, labels = _checked(logits, labels)
+    result = scores(log_softmax(logits / temperature), labels, bins)
     return result | {"temperature": temperature}
 
 
@@ -164,22 +177,32 @@ def read_logits(file: Path) -> tuple[np.ndarray, np.ndarray]:
     except Exception as problem:  # of numpy's, zip's, zlib's and safetensors' own kinds
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise UserError(f"{file}: not an .npz or .safetensors file: {reason}") from None
+    return _checked(logits, labels, str(file))
+
+
+def _checked(logits: Any, labels: Any, source: str = "logits and labels") -> tuple[np.ndarray, np.ndarray]:
+    """Logits and labels as arrays that a temperature can be fitted on.
+
+    Raises:
+        UserError: they do not fit each other, are not finite, or are no logits `(N, K)` and classes `(N,)`.
+    """
+    logits, labels = np.asarray(logits), np.asarray(labels)
     if logits.dtype.kind not in "fiu":
-        raise UserError(f"{file}: logits of type {logits.dtype}; expected real numbers")
+        raise UserError(f"{source}: logits of type {logits.dtype}; expected real numbers")
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         shapes = f"logits {logits.shape}, labels {labels.shape}"
-        raise UserError(f"{file}: {shapes}; expected (N, K) and (N,)")
+        raise UserError(f"{source}: {shapes}; expected (N, K) and (N,)")
     if not np.isfinite(logits).all():
-        raise UserError(f"{file}: logits that are not finite")
+        raise UserError(f"{source}: logits that are not finite")
     largest = float(np.abs(logits, dtype=np.float64).max(initial=0))
     if largest > LARGEST:
-        raise UserError(f"{file}: logits up to {largest:.3g}; expected numbers up to {LARGEST:g}")
+        raise UserError(f"{source}: logits up to {largest:.3g}; expected numbers up to {LARGEST:g}")
     _, classes = logits.shape
     if labels.dtype.kind not in "iu":
-        raise UserError(f"{file}: labels of type {labels.dtype}; expected whole numbers")
+        raise UserError(f"{source}: labels of type {labels.dtype}; expected whole numbers")
     if labels.min() < 0 or labels.max() >= classes:
         range_of_labels = f"labels from {labels.min()} to {labels.max()}"
-        raise UserError(f"{file}: {range_of_labels}; expected whole numbers from 0 to {classes - 1}")
+        raise UserError(f"{source}: {range_of_labels}; expected whole numbers from 0 to {classes - 1}")
     if logits.dtype not in (np.float32, np.float64):
         logits = logits.astype(np.float64)  # 16 bits are too few, and whole numbers cannot be fitted
     return logits, labels
@@ -191,12 +214,18 @@ def main(*words: str) -> None:
         expected = f"python -m stages.tools.standalone {files}"
         raise UserError(f"standalone: {len(words)} words; expected: {expected}")
     fitting_file, test_file, folder, *real_files = words
-    fits = fit_temperatures(*read_logits(Path(fitting_file)))
+    fitting = read_logits(Path(fitting_file))
     logits, labels = read_logits(Path(test_file))
+    real = [read_logits(Path(file)) for file in real_files]
+    for file, (others, _) in zip((fitting_file, *real_files), (fitting, *real)):
+        if others.shape[1] != logits.shape[1]:
+            classes = f"logits of {others.shape[1]} classes, but {test_file} has {logits.shape[1]}"
+            raise UserError(f"{file}: {classes}")
+    fits = fit_temperatures(*fitting)
     temperatures = {"Raw": 1.0}
     bound_hits = [fits.early_stopped.bound_hit, fits.converged.bound_hit]
-    for file in real_files:
-        shipped = optimum(*read_logits(Path(file)), PAPER.bounds)
+    for of_real in real:
+        shipped = optimum(*of_real, PAPER.bounds)
         temperatures["Shipped T"] = shipped.temperature
         bound_hits.append(shipped.bound_hit)
     temperatures["MTS"] = fits.early_stopped.temperature

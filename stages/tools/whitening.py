@@ -179,6 +179,14 @@ def show(asked: Asked, candidates: list[Candidate]) -> None:
         print(f"{'published':<{width}}{published.accuracy:.1f}  (on test images; {published.source})")
 
 
+def _count(word: str) -> int:
+    """A number of the command line that is at least 1."""
+    number = int(word)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}; allowed: 1 or more")
+    return number
+
+
 def parsed(words: list[str]) -> Asked:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -188,9 +196,9 @@ def parsed(words: list[str]) -> Asked:
     parser.add_argument("set", help="released/<name>, or a folder")
     parser.add_argument("--dataset", required=True, help="a data set of the suites")
     parser.add_argument("--against", nargs="+", default=[], help="others, of the same images")
-    parser.add_argument("--networks", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=1000)
-    parser.add_argument("--images", type=int, default=10_000, help="real training images")
+    parser.add_argument("--networks", type=_count, default=2)
+    parser.add_argument("--epochs", type=_count, default=1000)
+    parser.add_argument("--images", type=_count, default=10_000, help="real training images")
     parser.add_argument("--lr", type=float, help="step size; default: that of the set, or 0.01")
     parser.add_argument("--no-augment", action="store_true", help="as networks on sets of DC are trained")
     parser.add_argument("--labels", choices=["probabilities", "logits"], help="what soft labels are")
