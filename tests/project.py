@@ -56,7 +56,7 @@ PARAMS = {
     },
     "calibrate": {"start": 1.5, "lr": 0.02, "max_iter": 50, "share": 0.1, "bounds": [0.05, 20.0]},
     "temperature": {"networks": 2, "images": 30},
-    "ablate": {"ratios": [0, 0.3, 0.8], "shares": [0.1, 0.5], "starts": [1.0, 3.0], "steps": [1, 20]},
+    "ablate": {"ratios": [0, 0.3, 0.8], "shares": [0.1, 0.5], "starts": [1.0, 3.0], "steps": [1, 20, 60]},
     "reach": {
         "networks": [1, 2, 3],
         "images": [6, 30],

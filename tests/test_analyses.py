@@ -15,6 +15,7 @@ from stages.images.distilled import load_set
 from stages.images.prepared import load_split
 from stages.images.standardised import standardised_pixels
 from stages.reporting.decompositions import cumulative_ratio
+from stages.reporting.detection import detection
 from stages.reporting.rows_of_figures import (
     compared_rows,
     distilled_rows,
@@ -378,3 +379,11 @@ def test_maximum_logits_are_of_the_images_of_each_repeat(tmp_path, monkeypatch):
         expected = network(theta, distilled.of_repeat(repeat).images).detach().amax(1)
         assert torch.allclose(found[repeat], expected, atol=1e-5)
     assert not torch.equal(distilled.of_repeat(0).images, distilled.of_repeat(1).images)
+
+
+def test_networks_that_are_surer_of_images_from_inside_detect_those_from_outside():
+    features = {
+        "inside.max_probability": np.full((2, 9), 0.9),
+        "outside.max_probability": np.full((2, 7), 0.3),
+    }
+    assert detection(features) == {"auroc": [1.0, 1.0], "fpr95": [0.0, 0.0]}

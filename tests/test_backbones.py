@@ -13,6 +13,7 @@ import sklearn.cluster
 import torch
 import yaml
 from conftest import ROOT
+from safetensors.torch import load_file
 from sklearn.cluster import KMeans
 from torch import Tensor
 
@@ -634,6 +635,62 @@ def test_mtts_gradient_equals_finite_differences_in_both_orders(mask_after, devi
     direction = torch.randn(gradient.shape, generator=generator("images"), dtype=torch.float64).to(device)
     slope = (first_update(h * direction)[0] - first_update(-h * direction)[0]) / (2 * h)
     assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-5)
+
+
+def test_mtts_gradient_for_the_step_size_equals_finite_differences(device, tmp_path):
+    settings = mtt.Settings(**MTT | {"syn_steps": 4})
+
+    def first_update(shift):
+        backbone = mtt.start(mtt_problem(tmp_path, device), settings)
+        step_size = backbone.variables["step_size"]
+        step_size.value = step_size.value.double() + shift
+        loss, gradients = next(backbone.updates(0))
+        return float(loss), float(gradients["step_size"])
+
+    h = 1e-5
+    slope = (first_update(h)[0] - first_update(-h)[0]) / (2 * h)
+    assert slope != 0
+    assert first_update(0)[1] == pytest.approx(slope, rel=1e-5)
+
+
+def test_mtt_matches_every_expert(device, tmp_path):
+    """With another first expert, the loss of some iterations changes, and that of others stays."""
+    problem = mtt_problem(tmp_path, device)
+    file = tmp_path / "trajectories.safetensors"
+    snapshots = load_file(file)["snapshots"]
+    losses = []
+    for values in (snapshots, torch.cat([2 * snapshots[:1], snapshots[1:]])):
+        write_tensors(file, {"snapshots": values})
+        backbone = mtt.start(problem, mtt.Settings(**MTT))
+        losses.append([float(next(backbone.updates(iteration))[0]) for iteration in range(12)])
+    same_loss = [first == second for first, second in zip(*losses)]
+    assert 0 < sum(same_loss) < 12
+
+
+@pytest.mark.parametrize("module", [dc, dsa])
+def test_between_two_updates_the_network_is_trained_on_the_synthetic_images(module, device):
+    """The loss of its weights on these images is lower after inner loops than before."""
+    settings = module.Settings(**LOOPS | {"inner_loops": 8, "lr_net": 0.05})
+    matching = GradientMatching(five_classes(device), settings, *start_of(module, device), siamese=False)
+    theta = matching.problem.network.initial(generator("theta")).to(matching.images.value)
+    images, labels = matching.images.value, matching.labels
+    before = torch.nn.functional.cross_entropy(matching.problem.network(theta, images), labels)
+    trained = matching._train(theta, generator("draws"))
+    after = torch.nn.functional.cross_entropy(matching.problem.network(trained, images), labels)
+    assert float(after) < 0.9 * float(before)
+
+
+def start_of(module, device) -> tuple[Tensor, Tensor]:
+    """The images and labels that a backbone of DC or DSA starts from."""
+    backbone = module.start(five_classes(device), module.Settings(**LOOPS))
+    return backbone.images(), backbone.labels
+
+
+def test_rtp_clips_its_gradients(device):
+    backbone = rtp.start(five_classes(device), rtp.Settings(**RTP | {"clip": 1e-3}))
+    _, gradients = next(backbone.updates(0))
+    norm = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm()
+    assert float(norm) == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_mdt_masks_before_the_augmentation_by_default():

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 import yaml
 from project import ROOT, markdown_rows
+from scipy.stats import ttest_ind, ttest_rel
 
 from stages.reporting.by_data_set import groups, summary
 from stages.reporting.cells import Results, Table
 from stages.reporting.claims import CLAIMS, VERDICTS, Claim, claims_table, judge, outcome, verdict
 from stages.reporting.counts import counted_groups
+from stages.reporting.differences import apart, interval, paired
 from stages.reporting.evidence import Case, Evidence, distilled_plain, nearest_is_alike
 from stages.reporting.findings import best_advice, findings
 from stages.reporting.hero import conclusion, hero, hero_row
@@ -246,6 +248,38 @@ def test_one_network_has_the_interval_of_the_test_images():
     assert (case.low, case.high) == pytest.approx((case.value - half, case.value + half), abs=1e-5)
     kept = judge(CLAIMS["accuracy_mts"], evidence)
     assert kept.verdict == "held", "equal accuracies of one network are equal"
+
+
+def test_intervals_of_differences_are_those_of_the_t_tests():
+    draws = np.random.default_rng(0)
+    ours, theirs, others = draws.normal(3, 1, 5), draws.normal(2, 2, 5), draws.normal(2, 3, 8)
+    within_a_row = ttest_rel(ours, theirs).confidence_interval()
+    assert paired(ours, theirs) == pytest.approx(((ours - theirs).mean(), *within_a_row))
+    between_rows = ttest_ind(ours, others, equal_var=False).confidence_interval()
+    assert apart(ours, others) == pytest.approx((ours.mean() - others.mean(), *between_rows))
+    assert paired(ours, others) == apart(ours, others), "networks that are not paired"
+    mean, low, high = interval(ours, of_images=0.5)
+    assert high - mean == pytest.approx(mean - low) and high - low > 2 * 1.96 * np.sqrt(0.5)
+
+
+def test_mts_is_put_beside_the_best_other_method_and_rows_of_the_asked_kind():
+    evidence = made_up("right")
+    for name in ("mtt", "mtt-one"):
+        methods = evidence.results.evaluated[name]["methods"]
+        methods["mts"], methods["focal"] = scored(8, -2), scored(6, -4)
+    several = judge(CLAIMS["mts_best"], evidence).cases
+    one = judge(CLAIMS["mts_best_one"], evidence).cases
+    assert [(case.row, case.beside) for case in several] == [("mtt", "focal")]
+    assert [(case.row, case.beside) for case in one] == [("mtt-one", "focal")]
+    assert several[0].value == pytest.approx(0.02), "other methods are at 10, 15, 20 and 25"
+
+
+def test_mask_ratios_beyond_those_of_the_claim_are_no_cases():
+    evidence = made_up("right")
+    for of_row in evidence.ablations.values():
+        of_row["fits"].append(of_row["fits"][1] | {"ratio": 0.8})
+    cases = judge(CLAIMS["ratios"], evidence).cases
+    assert {case.beside for case in cases} == {"raw, at mask ratio 0.3"}
 
 
 def test_sets_with_fewer_components_than_the_full_data_are_not_compared():

@@ -24,14 +24,25 @@ from project import (
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 
+from stages.calibrators.early_stopped import lbfgs_path, within
 from stages.calibrators.fitting import Fitting
+from stages.calibrators.optimum import optimum
+from stages.evaluate import Method, errors_of, measured
+from stages.evaluate import TestImages as Judged
 from stages.images.distilled import load_set
+from stages.images.masking import mask_images
 from stages.images.prepared import load_split, load_transform
+from stages.images.sampling import held_out
+from stages.metrics.adaptive_ece import adaptive_ece
+from stages.metrics.bootstrap import weights
+from stages.metrics.classwise_ece import classwise_ece
 from stages.runtime.errors import UserError
-from stages.runtime.files import read_result, write_result, write_tensors
+from stages.runtime.files import read_about, read_result, write_result, write_tensors
+from stages.runtime.randomness import generator
 from stages.settings.rows import Row
 from stages.svd import dropped
 from stages.training.flat import flat_convnet
+from stages.training.groups import train_groups
 
 ROWS = list(suite()["runs"])
 NAME = "shapes-mtt-ipc2"
@@ -327,6 +338,108 @@ def test_one_row_alone_leaves_the_others_as_they_are(copy):
     assert Row(NAME).results.exists() and other.results.stat().st_mtime_ns == stamp
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+def ece_by_hand(p: np.ndarray, labels: np.ndarray, bins: int) -> float:
+    """The expected calibration error of `(N, K)` probabilities, with bins `(low, high]`."""
+    confidence, right = p.max(1).astype(float), p.argmax(1) == labels
+    bin_of = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1)
+    gaps = [abs(np.sum(confidence[bin_of == b] - right[bin_of == b])) for b in range(bins)]
+    return sum(gaps) / len(labels)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_scores_are_those_of_the_networks_and_temperatures_that_a_method_names(name):
+    one = Row(name)
+    logits = {key: values.astype(float) for key, values in load_arrays(one.logits).items()}
+    labels = logits.pop("labels").astype(int)
+    fits = read_result(one.temperatures)["methods"]
+    raw = [1.0] * len(logits["cross_entropy"])
+    shipped = [read_result(one.shipped)["temperature"]] * len(raw)
+    expected = {"raw": ("cross_entropy", raw), "shipped": ("cross_entropy", shipped)}
+    expected |= {loss: (loss, raw) for loss in ("mixup", "label_smoothing", "focal")}
+    expected["mts"] = ("cross_entropy", fits["mts"]["early_stopped"]["temperature"])
+    expected["mts_converged"] = ("cross_entropy", fits["mts"]["converged"]["temperature"])
+    if "ts" in fits:
+        expected["ts"] = ("holdout", fits["ts"]["early_stopped"]["temperature"])
+        expected["mts_holdout"] = ("holdout", fits["mts_holdout"]["early_stopped"]["temperature"])
+    for method, (group, temperatures) in expected.items():
+        numbers = methods(name)[method]
+        p = [softmax(z / temperature) for z, temperature in zip(logits[group], temperatures)]
+        right = np.array([of_network.argmax(1) == labels for of_network in p])
+        confidence = np.array([of_network.max(1) for of_network in p])
+        assert numbers["temperature"] == temperatures
+        assert numbers["accuracy"] == pytest.approx(right.mean(1))
+        assert numbers["confidence_gap"] == pytest.approx((confidence - right).mean(1), abs=1e-6)
+        for key, bins in (("ece", 10), ("ece_15", 15)):
+            by_hand = [ece_by_hand(of_network, labels, bins) for of_network in p]
+            assert numbers[key] == pytest.approx(by_hand, abs=1e-5), (method, key)
+        assert numbers["adaptive_ece"] == pytest.approx([adaptive_ece(q, labels) for q in p], abs=1e-5)
+        assert numbers["classwise_ece"] == pytest.approx([classwise_ece(q, labels) for q in p], abs=1e-5)
+        diagram = {key: np.array(values) for key, values in numbers["reliability"].items()}
+        assert diagram["count"].sum() == right.size
+        assert np.sum(diagram["count"] * diagram["accuracy"]) == pytest.approx(right.sum())
+
+
+def test_a_method_with_a_lower_ece_than_raw_has_a_negative_difference_to_it():
+    draws = np.random.default_rng(0)
+    calibrated = draws.normal(0, 1.5, (2, 2000, 3))
+    labels = np.array([draws.choice(3, p=p) for p in softmax(calibrated[0])])
+    logits = {"cross_entropy": 4 * calibrated[:1]}
+    images = Judged(labels, weights(len(labels), 50, 0), bins=10)
+    raw, better = (Method("cross_entropy", [t], [False]) for t in (1.0, 4.0))
+    errors = errors_of(raw, logits, images)
+    result = measured(better, logits, images, errors)
+    low, high = result["difference_to_raw"]
+    difference = result["ece"][0] - errors.own[0]
+    assert low < high < 0
+    assert difference == pytest.approx(result["corrected"]["difference_to_raw"], abs=0.02)
+    assert low - 0.02 < difference < high + 0.02
+
+
+def test_the_sweep_is_of_the_logits_at_each_of_its_temperatures():
+    logits = load_arrays(Row(NAME).logits)
+    swept = json.loads(Row(NAME).results.read_text())["sweep"]
+    for place in (0, 8, -1):
+        temperature = swept["temperatures"][place]
+        p = [softmax(z.astype(float) / temperature) for z in logits["cross_entropy"]]
+        by_hand = np.mean([ece_by_hand(of_network, logits["labels"], 10) for of_network in p])
+        assert swept["groups"]["cross_entropy"]["ece"][place] == pytest.approx(by_hand, abs=1e-3)
+
+
+def test_the_images_that_ts_is_fitted_on_are_in_no_training_of_its_networks(copy):
+    """Noise in their place changes the networks on all images, and not those that TS calibrates."""
+    one = Row(NAME)
+    before = load_file(one.weights)
+    tensors = load_file(one.distilled)
+    rows = held_out(tensors["labels"], len(CLASSES), PARAMS["train"]["holdout"], 0, 0)
+    tensors["images"][rows] = 9 * torch.randn_like(tensors["images"][rows])
+    write_tensors(one.distilled, tensors, read_about(one.distilled))
+    one.weights.unlink()
+    run("train", NAME)
+    after = load_file(one.weights)
+    assert torch.equal(after["holdout"][0], before["holdout"][0])
+    assert not torch.allclose(after["cross_entropy"][0], before["cross_entropy"][0], atol=1e-3)
+    assert not torch.allclose(after["holdout"][1], before["holdout"][1], atol=1e-3), "it holds out others"
+
+
+def test_ts_is_fitted_on_what_its_own_networks_make_of_the_images_that_they_have_not_seen():
+    one = Row(NAME)
+    distilled = load_set(one.distilled, one.prepared)
+    network = flat_convnet(one.network, distilled.data, torch.device("cpu"))
+    weights = load_file(one.weights)["holdout"]
+    fitted = load_file(one.fitting_logits)
+    key = Fitting("ts", 0.0, PARAMS["train"]["holdout"]).key
+    for repeat, theta in enumerate(weights):
+        rows = held_out(distilled.data.labels, len(CLASSES), PARAMS["train"]["holdout"], 0, repeat)
+        expected = network(theta, distilled.data.images[rows]).detach()
+        assert torch.allclose(fitted[key][repeat], expected, atol=1e-5)
+        assert torch.equal(fitted[f"{key}.labels"][repeat], distilled.data.labels[rows])
+
+
 def test_the_sweep_at_temperature_1_is_raw_and_the_other_losses():
     for name in ROWS:
         swept = json.loads(Row(name).results.read_text())["sweep"]
@@ -359,6 +472,76 @@ def test_the_ablation_at_the_papers_settings_is_the_rows_own_mts():
             assert fit["temperature"] == scores[method]["temperature"]
             assert fit["ece"] == scores[method]["ece"]
         assert ablation["raw"] == scores["raw"]["ece"] and ablation["fixed"] == scores["fixed"]["ece"]
+
+
+def test_every_fit_of_the_ablation_is_of_its_own_images_start_and_steps():
+    one = Row(NAME)
+    logits = load_arrays(one.fitting_logits)
+    test = load_arrays(one.logits)
+    bounds = PARAMS["calibrate"]["bounds"]
+    fits = json.loads(one.ablation.read_text())["fits"]
+    assert {fit["ratio"] for fit in fits} == {0, 0.3, 0.8} and {fit["share"] for fit in fits} == {0.1, 0.5}
+    assert {fit["steps"] for fit in fits} == {None, 1, 20, 50, 60}
+    for fit in fits:
+        key = Fitting("mts", fit["ratio"], fit["share"]).key
+        images = list(zip(logits[key], logits[f"{key}.labels"]))
+        if fit["steps"] is None:
+            expected = [optimum(z, labels, bounds).temperature for z, labels in images]
+        else:
+            paths = [lbfgs_path(z, labels, fit["start"], 0.02, fit["steps"]) for z, labels in images]
+            expected = [within(path[-1], bounds).temperature for path in paths]
+        assert fit["temperature"] == pytest.approx(expected, rel=1e-6), fit
+        p = [softmax(z.astype(float) / t) for z, t in zip(test["cross_entropy"], fit["temperature"])]
+        by_hand = [ece_by_hand(of_network, test["labels"], 10) for of_network in p]
+        assert fit["ece"] == pytest.approx(by_hand, abs=1e-5)
+
+
+RESULTS = {"calibrate": "temperatures", "evaluate": "results", "ablate": "ablation"}
+RESULTS |= {"svd": "singular_values", "reach": "reach", "temperature": "shipped"}
+CHANGED = {
+    "calibrate": {"calibrate": PARAMS["calibrate"] | {"lr": 0.03}},
+    "evaluate": {"evaluate": PARAMS["evaluate"] | {"bins": 7}},
+    "ablate": {"calibrate": PARAMS["calibrate"] | {"start": 1.7}},
+    "svd": {"train": PARAMS["train"] | {"momentum": 0.8}},
+    "reach": {"evaluate": PARAMS["evaluate"] | {"bins": 7}},
+    "temperature": {"calibrate": PARAMS["calibrate"] | {"bounds": [0.1, 10.0]}},
+}
+
+
+@pytest.mark.parametrize("what", ["code", "settings"])
+@pytest.mark.parametrize("stage", RESULTS)
+def test_a_result_of_other_code_or_settings_is_made_anew(stage, what, copy):
+    """A mark that was put into it by hand is gone."""
+    file = getattr(Row(NAME), RESULTS[stage])
+    values = read_result(file)
+    entries = values["methods"].values() if stage == "evaluate" else [values]
+    for entry in entries:
+        entry["mark"] = 1
+    write_result(file, values)
+    run(stage, NAME)
+    assert '"mark"' in file.read_text(), "nothing has changed yet"
+    if what == "code":
+        write_result(Path(f"data/code/{stage}.json"), {"stages/no_such_module.py": "0"})
+    else:
+        change_params(**CHANGED[stage])
+    run(stage, NAME)
+    assert '"mark"' not in file.read_text()
+
+
+def test_networks_without_singular_values_are_trained_on_images_without_them(copy, monkeypatch):
+    seen = []
+
+    def note(groups, setup, folder):
+        seen.append(setup.data.images[:].clone())
+        return train_groups(groups, setup, folder)
+
+    one = Row(NAME)
+    one.singular_values.unlink()
+    monkeypatch.setattr("stages.svd.train_groups", note)
+    run("svd", NAME)
+    whole, reduced = (images[:6].flatten(1).double() for images in seen)
+    assert torch.equal(whole.float(), load_file(one.distilled)["images"][:6].flatten(1))
+    assert not torch.allclose(whole, reduced, atol=1e-2)
 
 
 def test_analyses_of_unchanged_rows_are_kept(copy, monkeypatch):
@@ -416,6 +599,12 @@ def test_features_are_of_the_networks_and_images_that_they_name():
     largest = torch.stack([network(theta, own).detach().amax(1) for theta in weights])
     assert np.allclose(features["own.max_logit"], largest, atol=1e-5)
     assert features["masked.0.3.max_logit"].shape == (2, 6)
+    for repeat, theta in enumerate(weights):
+        masked = mask_images(own[:], 0.3, generator(0, "features", 0.3, repeat))
+        of_masked = network(theta, masked).detach().amax(1)
+        assert np.allclose(features["masked.0.3.max_logit"][repeat], of_masked, atol=1e-5)
+    maps_of_two = [features[f"tsne.{loss}.block 1"] for loss in ("cross_entropy", "mixup")]
+    assert not np.allclose(*maps_of_two, atol=1e-3), "they are of other networks"
     assert load_arrays(Row("shapes-full").features)["own.max_logit"].shape == (2, 60)
     maps = {f"tsne.{loss}.block {k}" for loss in ("cross_entropy", "mixup") for k in (1, 2)}
     assert {key for key in features if key.startswith("tsne")} == {"tsne.labels", *maps}

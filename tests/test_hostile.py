@@ -602,14 +602,26 @@ def fits(imported: ImportedSet) -> None:
     assert 0 <= int(imported.labels.min()) <= int(imported.labels.max()) <= 2
     if imported.targets is None:
         assert imported.labels.bincount().tolist() == [2, 2, 2]
+    for number in (imported.step_size, imported.teacher_step_size, imported.temperature):
+        assert number is None or 0 < number < float("inf")
+    if imported.number is not None:
+        assert imported.number.unique().tolist() == list(range(int(imported.number.max()) + 1))
+
+
+SETS_AND_STEP_SIZES = [
+    torch.tensor(-1.0),
+    torch.tensor(0.0),
+    torch.tensor(float("nan")),
+    torch.tensor([0, 0, 0, 2, 2, 2]),
+    torch.tensor([1, 1, 1, 2, 2, 2]),
+    torch.tensor([-1, -1, -1, 0, 0, 0]),
+]
 
 
 @fuzz(30)
 @given(
     key=st.sampled_from(["images", "labels", "targets", "set", "positions", "step_size", "temperature"]),
-    value=st.sampled_from(
-        [value for value in TENSORS if isinstance(value, Tensor)][:12] + [torch.tensor(-1.0)]
-    ),
+    value=st.sampled_from([value for value in TENSORS if isinstance(value, Tensor)] + SETS_AND_STEP_SIZES),
     about=st.sampled_from(["{}", "[]", "{", '{"ipc": "x"}', '{"ipc": 2}']),
 )
 def test_a_safetensors_set_of_odd_tensors_is_refused_or_fits(key, value, about, problem, place):

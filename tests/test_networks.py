@@ -6,7 +6,7 @@ from torch import nn
 
 from stages.architectures import build
 from stages.images.prepared import LabelledImages
-from stages.networks import mlp
+from stages.networks import alexnet, mlp
 from stages.networks.convnet import ConvNet, HalvingPool
 from stages.rules.names import names_in
 from stages.runtime.errors import UserError
@@ -44,6 +44,26 @@ def test_a_network_fits_every_data_set(name, channels, size):
     assert logits.shape == (2, 10)
     assert bool(logits.isfinite().all())
     assert not torch.allclose(logits[0], logits[1], atol=1e-4), "the images make a difference"
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_network_is_no_linear_function_of_its_images(name):
+    data = two_images(3, 32)
+    network = build(name, data, SETTINGS, KEY, CPU)
+    theta = network.initial(generator(0))
+    first, second = data.images.split(1)
+    together = network(theta, first + second) + network(theta, torch.zeros_like(first))
+    apart = network(theta, first) + network(theta, second)
+    assert not torch.allclose(together, apart, rtol=1e-2, atol=1e-2 * float(apart.abs().max()))
+
+
+def test_every_layer_of_the_mlp_and_of_alexnet_but_the_last_is_followed_by_a_relu():
+    """As in `networks.py` of VICO-UoE/DatasetCondensation."""
+    for module in (mlp, alexnet):
+        layers = list(module.build(3, 32, 10, SETTINGS).modules())
+        with_weights = [i for i, layer in enumerate(layers) if isinstance(layer, (nn.Linear, nn.Conv2d))]
+        followed = [isinstance(layers[i + 1], nn.ReLU) for i in with_weights[:-1]]
+        assert len(followed) > 1 and all(followed)
 
 
 @pytest.mark.parametrize("name", WEIGHTS)

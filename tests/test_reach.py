@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from project import PARAMS, copy_of, make_project, run, suite, write_yaml
 from safetensors.torch import load_file
 from scipy.special import logit
@@ -20,7 +21,7 @@ from stages.calibrators.maps import isotonic, vector_scaling
 from stages.calibrators.objectives import OBJECTIVES, at_confidence
 from stages.calibrators.optimum import Fit, optimum
 from stages.images.distilled import DistilledSet, load_set
-from stages.images.prepared import LabelledImages
+from stages.images.prepared import LabelledImages, load_transform
 from stages.images.real import Real
 from stages.images.shifts import Shift, shifted, shifts_of
 from stages.metrics.scores import brier, log_softmax, nll, scores
@@ -39,7 +40,7 @@ from stages.settings.suite import Suite
 from stages.settings.tables import TableKeys
 from stages.settings.temperature import TemperatureSettings
 from stages.training.folds import fold_setups, folds_of, split_in_folds
-from stages.training.groups import Setup
+from stages.training.groups import GroupResults, Setup
 from stages.training.loop import Schedule
 
 BOUNDS = [0.05, 20.0]
@@ -363,6 +364,69 @@ def test_as_many_networks_as_are_shipped_give_the_shipped_temperature(copied):
     same = [("networks", networks), ("images", "30"), ("objectives", "nll"), ("reference", "shipped")]
     for part, choice in same:
         assert found[part, "clean", choice]["temperature"] == pytest.approx([shipped] * 2, rel=1e-6)
+
+
+def nll_of(log_p: torch.Tensor, labels: torch.Tensor) -> float:
+    return float(F.nll_loss(log_p, labels))
+
+
+def test_what_is_tried_is_judged_on_its_own_logits(copied):
+    """Networks of other losses, shifted images, and the mean of the networks, each computed anew."""
+    row, found, case = Row(NAME), entries(NAME), case_of(NAME)
+    logits = load_file(row.logits)
+    labels = logits["labels"]
+    for loss in ("mixup", "label_smoothing", "focal"):
+        expected = [nll_of(z.log_softmax(1), labels) for z in logits[loss]]
+        assert found["losses", loss, "raw"]["nll"] == pytest.approx(expected, rel=1e-4)
+    mean = logits["cross_entropy"].softmax(2).mean(0)
+    assert found["ensemble", "ensemble", "raw"]["nll"] == pytest.approx(
+        [nll_of(mean.log(), labels)], rel=1e-4
+    )
+    pixels = load_file(row.prepared / "test.safetensors")["images"] / 255
+    for kind, strength in (("contrast", 0.5), ("blur", 0.1), ("rotation", 30)):
+        changed = shifted(pixels, Shift(kind, strength), generator("not used"))
+        of_changed = case.networks.logits(load_transform(row.prepared).forward(changed))
+        expected = [nll_of(torch.from_numpy(z).log_softmax(1), labels) for z in of_changed]
+        assert found["shifts", f"{kind} {strength}", "raw"]["nll"] == pytest.approx(expected, rel=1e-4)
+        assert (
+            found["shifts", f"{kind} {strength}", "raw"]["nll"] != found["reference", "clean", "raw"]["nll"]
+        )
+
+
+def test_a_networks_own_temperature_is_fitted_on_what_it_makes_of_the_real_images(copied):
+    case = case_of(NAME)
+    setup = setup_on_real_images(case)
+    own = case.networks.logits(setup.test.images[:])
+    expected = [optimum(z, setup.test.labels.numpy(), BOUNDS).temperature for z in own]
+    assert entries(NAME)["own", "clean", "nll"]["temperature"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_distilled_image_is_judged_by_the_network_of_the_fold_that_leaves_it_out(copied, monkeypatch):
+    def marked(groups, setup, folder) -> GroupResults:
+        """Logits of 1 for the images that a network was trained on, and of 0 for others."""
+        logits = torch.zeros(setup.repeats, len(setup.test.labels), setup.test.classes)
+        if setup.purpose.startswith("folds"):
+            for of_network, rows in zip(logits, setup.rows):
+                of_network[rows] = 1
+        return GroupResults({}, {"cross_entropy": logits})
+
+    row = Row(NAME)
+    row.reach_logits.unlink()
+    row.reach.unlink()
+    monkeypatch.setattr("stages.reach.train_groups", marked)
+    run("reach", NAME)
+    tensors = load_file(row.reach_logits)
+    labels = load_set(row.distilled, row.prepared).data.labels
+    assert not tensors["left_out"].any()
+    assert sorted(tensors["left_out_labels"].tolist()) == sorted(labels.tolist())
+
+
+def test_augmented_images_are_not_the_images_themselves(copied):
+    row, case = Row(NAME), case_of(NAME)
+    images = case.distilled.data.images[:]
+    plain = [optimum(z, case.distilled.data.labels.numpy(), BOUNDS) for z in case.networks.logits(images)]
+    fitted = entries(row.name)["without_images", "clean", "augmented"]["temperature"]
+    assert fitted != pytest.approx([fit.temperature for fit in plain], rel=1e-3)
 
 
 def test_what_does_not_exist_for_a_row_is_absent(copied):

@@ -74,6 +74,12 @@ RESULTS = Results(
 )
 
 
+def test_the_distance_of_a_shipped_temperature_is_how_much_worse_than_the_oracle_it_is():
+    methods = METHODS["c"] | {"shipped": method(0.031), "oracle": method(0.02)}
+    lines = paper_tables.table5(with_rows({"c": ROWS["c"]}, {"c": methods})).text
+    assert lines.set_index("Row").loc["c", "Shipped - oracle"] == "+1.10"
+
+
 def with_rows(rows: dict[str, TableKeys], methods: dict[str, dict], **about) -> Results:
     """Results of made-up rows; `about` is said of each row that has methods."""
     evaluated = {name: {"mask_ratio": 0.3, "methods": of_row} | about for name, of_row in methods.items()}

@@ -184,6 +184,12 @@ def test_the_step_size_falls_after_the_middle():
     assert constant.first_slow_epoch is None
 
 
+@pytest.mark.parametrize("epochs, slow", [(6, 5), (10, 7), (300, 152), (1000, 502)])
+def test_the_step_size_falls_where_it_does_in_the_public_code(epochs, slow):
+    """After the epoch with the number `Epoch // 2 + 1`: `evaluate_synset` of VICO-UoE/DatasetCondensation."""
+    assert SCHEDULE._replace(epochs=epochs).first_slow_epoch == slow
+
+
 def test_a_killed_training_resumes_to_the_same_end(network, data, tmp_path, monkeypatch):
     whole = train(network, MIXUP, data, WITH_SNAPSHOTS, [(0, 0)])
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
@@ -492,3 +498,12 @@ def test_mixup_is_the_two_label_loss():
     assert len(shares) > 50
     assert abs(np.mean(shares) - 0.5) < 4 * np.sqrt(1 / 12 / len(shares))
     assert abs(np.var(shares) - 1 / 12) < 0.02
+
+
+def test_the_shares_of_mixup_follow_the_beta_distribution():
+    """Beta(a, a) has the mean 1/2 and the variance 1 / (4 (2 a + 1))."""
+    settings = SETTINGS.model_copy(update={"mixup_alpha": 0.4})
+    shares = [float(mixup.draw(2, generator("beta", i), settings)["shares"][0]) for i in range(2000)]
+    variance = 1 / (4 * 1.8)
+    assert abs(np.mean(shares) - 0.5) < 4 * np.sqrt(variance / 2000)
+    assert np.var(shares) == pytest.approx(variance, rel=0.1)
