@@ -243,6 +243,7 @@ def test_the_measured_times_are_those_of_the_reports(committed):
     assert check["benchmarks"][: len(lines)] == lines, "run `python -m benchmarks.grid`"
     measured = measured_seconds()
     assert ("Intel", "distill@cifar10-mtt-ipc1-20") not in measured, "its pieces have different inputs"
+    assert ("Intel", "train@cifar10-mtt-ipc10-released") not in measured, "its networks were tasks of Ray"
     for processor, rows in check["rows"].items():
         for line in rows:
             assert measured[processor, line["work"]] == line["measured"]

@@ -153,7 +153,8 @@ def row_lines() -> dict[str, list[Line]]:
 def measured_seconds() -> dict[tuple[str, str], float]:
     """Seconds of the processors over two cores, by processor and stage.
 
-    Stages are left out that are short, that did not finish, or whose pieces have different inputs.
+    Stages are left out that are short, that did not finish, or whose pieces have different inputs, and those
+    whose networks were tasks of Ray, which `cpu_seconds` does not count.
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for file in PIECES:
@@ -164,7 +165,8 @@ def measured_seconds() -> dict[tuple[str, str], float]:
     for key, pieces in groups.items():
         seconds = sum(piece["cpu_seconds"] for piece in pieces) / CORES
         is_one_work = len({piece["inputs"] for piece in pieces}) == 1
-        if is_one_work and pieces[-1]["outcome"] == "finished" and seconds > SHORT:
+        in_other_processes = seconds * CORES < 0.5 * sum(piece["seconds"] for piece in pieces)
+        if is_one_work and not in_other_processes and pieces[-1]["outcome"] == "finished" and seconds > SHORT:
             measured[key] = seconds
     return measured
 
