@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.card.lines import LeftOut, Line, Options
 
-__all__ = ["golden_lines", "test_lines"]
+__all__ = ["golden_lines", "need", "test_lines"]
 
 # Files of tests that need neither dvc nor ray, and a single test, with what they need beside pytest.
 TESTS: dict[str, tuple[str, ...]] = {

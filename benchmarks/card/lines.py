@@ -1,6 +1,5 @@
 """A line of the table: its name, its work, and how work is timed."""
 
-import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -47,7 +46,6 @@ class Options(NamedTuple):
     small: bool
     deadline: float  # seconds since 1970
     rates: dict[str, float]  # as from `ceilings`; empty until they are measured
-
     only: str = ""  # how the names of the lines begin that are worked off; "": all
 
     @property
@@ -126,6 +124,6 @@ def close(numbers: dict[str, float], apart: float, bound: float) -> dict[str, fl
     Raises:
         ArithmeticError: it is further than the bound, or not finite.
     """
-    if not math.isfinite(apart) or apart > bound:
+    if not apart <= bound:  # nor is NaN
         raise ArithmeticError(f"{apart:.3g} apart from the reference, where {bound:g} is allowed")
     return numbers | {"apart": apart}

@@ -77,11 +77,14 @@ def hero(results: Results, ablations: dict[str, dict], row: str) -> Drawn:
 def conclusion(ablation: dict) -> str:
     """By how many points ECE differs between starting values and between mask ratios; the larger first."""
     starts, ratios = _tried(ablation)
-    of_starts = ("starts", min(starts), max(starts), _range(starts))
-    of_ratios = ("mask ratios", min(ratios), max(ratios), _range(ratios))
-    (what, least, most, points), other = sorted([of_starts, of_ratios], key=lambda of: of[3], reverse=True)
-    first = f"{what.capitalize()} of MTS from {least:g} to {most:g} move ECE by {points:.1f} points"
-    return f"{first}, {other[0]} from {other[1]:g} to {other[2]:g} by {other[3]:.1f}"
+    tried = [("starts", starts), ("mask ratios", ratios)]
+    (first, larger), (second, smaller) = sorted(tried, key=lambda of: _range(of[1]), reverse=True)
+    head = f"{first.capitalize()} of MTS {_ends(larger)} move ECE by {_range(larger):.1f} points"
+    return f"{head}, {second} {_ends(smaller)} by {_range(smaller):.1f}"
+
+
+def _ends(tried: dict[float, float]) -> str:
+    return f"from {min(tried):g} to {max(tried):g}"
 
 
 def _range(ece: dict[float, float]) -> float:
