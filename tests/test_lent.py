@@ -237,6 +237,13 @@ def test_another_mask_ratio_runs_the_quick_stages_in_pieces_as_short_as_wanted(c
     assert json.loads((copied / f"data/evaluate/{NAME}.json").read_text())["mask_ratio"] == 0.35
 
 
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_a_piece_of_no_time_or_without_end_is_refused(minutes, capsys):
+    with pytest.raises(SystemExit):
+        lent.main(NAME, "--until-done", "--minutes", minutes)
+    assert f"{minutes}; allowed: a number above 0 and below a million" in capsys.readouterr().err
+
+
 def test_a_failing_stage_ends_the_program_with_its_status_and_message(copied):
     file = copied / "suites/shapes.yaml"
     file.write_text(file.read_text().replace("batch: 16", "batch: ten"))

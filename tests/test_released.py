@@ -433,3 +433,8 @@ def test_a_data_set_that_is_not_prepared_is_named(two_whitenings):
         UserError, match="data/prepare/shapes is not there yet; python -m stages.prepare shapes"
     ):
         whitening.main(str(two_whitenings), *WORDS)
+
+
+def test_a_step_size_of_nothing_is_refused(two_whitenings):
+    with pytest.raises(UserError, match="whitening: lr: 0.0 is not allowed"):
+        whitening.main(str(two_whitenings), *WORDS, "--lr", "0")

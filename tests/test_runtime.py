@@ -1,14 +1,16 @@
 """Files that are whole or absent, checkpoints of exactly one piece of work, and random numbers by key."""
 
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from stages.runtime.checkpoint import digest, scratch
+from stages.runtime.checkpoint import STAGES, digest, scratch
 from stages.runtime.checksums import DamagedError, check_brought, is_whole
 from stages.runtime.errors import UserError, run_stage
 from stages.runtime.files import (
@@ -277,6 +279,15 @@ def test_a_digest_changes_with_settings_and_inputs(data):
     assert digest({"lr": 2}, [data]) != before
     data.write_text("2")
     assert digest({"lr": 1}, [data]) != before
+
+
+def test_code_that_only_gives_tasks_to_a_cluster_leaves_a_digest_as_it_is(data, monkeypatch):
+    before = digest({}, [data])
+    cluster = SimpleNamespace(__file__=str(STAGES / "machine/cluster.py"))
+    monkeypatch.setitem(sys.modules, "stages.machine.cluster", cluster)
+    assert digest({}, [data]) == before
+    monkeypatch.setitem(sys.modules, "stages.other", SimpleNamespace(__file__=str(STAGES / "code.py")))
+    assert digest({}, [data]) != before
 
 
 def test_a_checkpoint_outlives_a_kill_and_ends_with_the_work(data):

@@ -19,6 +19,7 @@ __all__ = ["digest", "earlier_attempts", "scratch"]
 
 STAGES = Path(__file__).resolve().parents[1]
 SCRATCH = Path("scratch")
+CLUSTER = "stages.machine.cluster"
 ATTEMPTS = "attempts.json"  # in the folder of a piece of work; its time of change is when the last one began
 
 _earlier = {"earlier_attempts": 0, "earlier_seconds": 0.0}  # of the work that this process has resumed
@@ -35,9 +36,12 @@ def digest(settings: Any, inputs: list[Path]) -> str:
 
 
 def _loaded_code() -> list[Path]:
-    """The files of this project's modules that are loaded, also of the stage that runs as `__main__`."""
+    """The files of this project's modules that are loaded, also of the stage that runs as `__main__`.
+
+    What gives tasks to a cluster is left out: it is loaded with the first of them, and changes no result.
+    """
     names = [name for name in sys.modules if name == "__main__" or name.startswith("stages.")]
-    files = [getattr(sys.modules[name], "__file__", None) for name in names]
+    files = [getattr(sys.modules[name], "__file__", None) for name in names if name != CLUSTER]
     paths = {Path(file).resolve() for file in files if file}
     return sorted(path for path in paths if path.is_relative_to(STAGES))
 

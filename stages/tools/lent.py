@@ -131,10 +131,18 @@ def run_pieces(rows: list[Row], options: argparse.Namespace, out: Path) -> int:
             return status
 
 
+def _minutes(word: str) -> float:
+    """A number of the command line that is above 0, and no longer than a timer can wait."""
+    number = float(word)
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"{word}; allowed: a number above 0 and below a million")
+    return number
+
+
 def main(*words: str) -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.tools.lent")
     parser.add_argument("rows", nargs="+", metavar="row", help="of any suites/*.yaml")
-    parser.add_argument("--minutes", type=float, default=9, help="of a piece (default 9)")
+    parser.add_argument("--minutes", type=_minutes, default=9, help="of a piece (default 9)")
     parser.add_argument("--until-done", action="store_true", help="piece after piece in one call")
     parser.add_argument(
         "--out", default="reports/cifar10", help="folder of the results (default reports/cifar10)"

@@ -147,7 +147,7 @@ def setup_of(asked: Asked, imported: ImportedSet, dataset: Dataset, reals: list[
     classes = reals[0].classes
     data = LabelledImages(imported.images, imported.labels, classes, imported.targets)
     distilled = DistilledSet(data, imported.step_size, None, imported.number)
-    lr = asked.lr or imported.step_size or DEFAULT_LR
+    lr = asked.lr if asked.lr is not None else imported.step_size or DEFAULT_LR
     values = {"epochs": asked.epochs, "lr": lr, "augment": asked.augment, "train": {}}
     return Setup(
         row=asked.set,
