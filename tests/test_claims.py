@@ -180,8 +180,8 @@ def test_a_claim_without_results_is_not_tested(name):
         ([], "not tested"),
         ([1], "held"),
         ([1, 1, 0], "held"),
-        ([1, 0], "held here, else undecided"),
-        ([1, 1, 1, -1], "held here, not there"),
+        ([1, 0], "held on some, else undecided"),
+        ([1, 1, 1, -1], "held on some, failed on others"),
         ([0, -1], "not held"),
         ([0, 0], "undecided"),
     ],
@@ -280,6 +280,29 @@ def test_mask_ratios_beyond_those_of_the_claim_are_no_cases():
         of_row["fits"].append(of_row["fits"][1] | {"ratio": 0.8})
     cases = judge(CLAIMS["ratios"], evidence).cases
     assert {case.beside for case in cases} == {"raw, at mask ratio 0.3"}
+
+
+def test_one_image_per_class_has_no_smaller_share():
+    cases = judge(CLAIMS["share"], made_up("right")).cases
+    assert [case.row for case in cases] == ["mtt"], "every share of one image is all of it"
+
+
+def test_a_set_is_put_beside_every_row_of_the_full_data_that_has_results():
+    evidence = made_up("right")
+    rows = ROWS | {"full-cpu": keys(backbone="full", ipc=None, budget="reduced", lr=0.01)}
+    evidence = evidence._replace(results=evidence.results._replace(rows=rows))
+    cases = judge(CLAIMS["lost_information"], evidence).cases
+    assert [(case.row, case.beside) for case in cases] == [("mtt", "full")]
+
+
+def test_a_masked_set_that_two_rows_have_counts_once():
+    rows = ROWS | {
+        "set": keys(backbone="file", made_by="mtt", reads="sets/mtt"),
+        "set-mdt": keys(backbone="file", made_by="mtt", reads="sets/mtt-mdt", mdt=0.1),
+    }
+    values = {row: evaluated("right", row.replace("set", "mtt")) for row in rows}
+    evidence = made_up("right")._replace(results=Results(rows, values, start=1.5))
+    assert [case.row for case in judge(CLAIMS["mdt"], evidence).cases] == ["set-mdt"]
 
 
 def test_sets_with_fewer_components_than_the_full_data_are_not_compared():
@@ -440,7 +463,13 @@ def test_the_readme_is_written_between_its_comments_alone():
     assert with_section("no place", "new") == "no place"
     nothing = Table("Claim by claim: of 25 claims, 1 held", pd.DataFrame(), pd.DataFrame(), [])
     section = found_section(Results(ROWS, {}, 1.5), {"claims": nothing}, None)
-    assert section == "Of 25 claims, 1 held: [claim by claim](reports/tables/claims.md)."
+    claims = "Of 25 claims, 1 held: [claim by claim](reports/tables/claims.md)."
+    assert section == claims
+    numbers = nothing._replace(title="The paper's numbers: 11 of 136")
+    section = found_section(Results(ROWS, {}, 1.5), {"claims": nothing, "paper": numbers}, None)
+    assert (
+        section == f"{claims}\nThe paper's numbers: 11 of 136: [number by number](reports/tables/paper.md)."
+    )
 
 
 @pytest.fixture(scope="module")

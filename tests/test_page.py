@@ -284,6 +284,12 @@ def test_shares_have_one_decimal(cell, short):
     assert short_number(cell) == short
 
 
+def test_a_number_is_rounded_once():
+    assert short_number("6.95 ± 5.63†", "6.9487 ± 5.6298") == '6.9<span class="sd"> ± 5.6†</span>'
+    assert short_number("+0.05", "0.0459") == "+0.0"
+    assert short_number("6.95", "7.9487") == "7.0", "not the number of the cell"
+
+
 def test_the_best_is_bold_and_numbers_are_there_in_full(sample):
     text = [{"Row": "b", "Raw": "2.34 ± 0.10", "MTS": "2.10 ± 0.20", "Oracle T": "1.00 ± 0.10"}]
     numbers = [{"row": "b", "method": "mts", "repeats": 5, "ece_mean": 0.0210041, "ece_std": 0.00199}]

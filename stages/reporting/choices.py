@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from stages.reporting.cells import MISSING, REPEATS, SCORES, Table, mean_std, means, pair, percent
 from stages.reporting.drawing import Drawn
-from stages.reporting.paper_tables import PAPER
+from stages.reporting.paper_tables import PAPER, printed_for
 from stages.reporting.style import COLORS, SMALL, legend, name_panel, panels
 from stages.settings.tables import TableKeys
 
@@ -25,7 +25,6 @@ FAMILIES = {
 # The column of the paper's tables that a family is compared with.
 COLUMNS = {"step_size": "raw"}
 NUMBERS = ("accuracy", "ece", "confidence_gap")
-COMPARABLE = ("published", "reduced")  # budgets of rows that the paper's numbers stand beside
 NOTES = [
     f"In percent, {REPEATS}. Each choice is tried by itself: all else is the default, as in `params.yaml` and"
     " the row. Step sizes are choices of Raw.",
@@ -90,13 +89,9 @@ def met_by(numbers: pd.DataFrame) -> dict[str, str]:
 
 def printed_ece(row: TableKeys) -> dict[str, Any]:
     """The paper's ECE of a row by column, [mean, std] in percent; empty where it has none to compare with."""
-    if row.budget not in COMPARABLE or row.mdt != 0:
+    if row.mdt != 0:
         return {}
-    for name in ("table5", "table1"):
-        for entry in PAPER[name]["rows"]:
-            if (entry["dataset"], entry["backbone"], entry["ipc"]) == (row.suite, row.method, row.ipc):
-                return dict(zip(PAPER[name]["columns"], entry["values"]))
-    return {}
+    return printed_for(row, PAPER["table5"]) or printed_for(row, PAPER["table1"])
 
 
 def _column(family: str) -> str:

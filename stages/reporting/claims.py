@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from stages.reporting.cells import Results, Table
+from stages.reporting.each_set_once import each_set_once
 from stages.reporting.evidence import MEASURES, Case, Evidence, place
 from stages.reporting.printed_counts import printed_counts
 from stages.settings.project import read_yaml
@@ -25,8 +26,8 @@ NAMES = {
     "imagenette": "ImageNette",
 }
 HELD = "held"
-PARTLY = "held here, not there"
-SOME = "held here, else undecided"
+PARTLY = "held on some, failed on others"
+SOME = "held on some, else undecided"
 NOT_HELD = "not held"
 UNDECIDED = "undecided"
 NOT_TESTED = "not tested"
@@ -113,8 +114,10 @@ def _printed(claim: Claim) -> str:
 
 
 def judge(claim: Claim, evidence: Evidence) -> Judged:
-    """The verdict on a claim by the cases of its measure."""
-    cases = MEASURES[claim.measure](evidence, **claim.of)
+    """The verdict on a claim by the cases of its measure, for each set once."""
+    found = MEASURES[claim.measure](evidence, **claim.of)
+    once = each_set_once(evidence.results.rows, [case.row for case in found])
+    cases = [case for case in found if case.row in once]
     cases.sort(key=lambda case: place(evidence.results, case.row))
     outcomes = [outcome(case, claim) for case in cases]
     return Judged(claim, cases, outcomes, verdict(outcomes))

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from stages.reporting.cells import ABSENT, Results
 from stages.reporting.each_set_once import each_set_once
+from stages.reporting.rows_of_figures import REFERENCES
 
 __all__ = ["COUNTED_APART", "OF_FEWER", "count", "counted_groups", "worse_than_raw"]
 
-REFERENCES = ("random", "kmeans", "full")  # backbones that take real images as they are
 PAPERS = "the paper's rows"  # published settings, and the paper has numbers for it
 REDUCED = "reduced rows"
 OTHERS = "other distilled rows"  # sets that the paper does not have

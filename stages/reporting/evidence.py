@@ -15,13 +15,10 @@ from stages.reporting.differences import apart, interval, paired
 from stages.reporting.each_set_once import each_set_once
 from stages.reporting.families import families
 from stages.reporting.paper_cells import SUITES
-from stages.reporting.paper_tables import OTHERS
+from stages.reporting.paper_tables import COMPARABLE, best_other
 from stages.reporting.rows_of_figures import REFERENCES, compared_rows, kind_of_images
 
 __all__ = ["MEASURES", "Case", "Evidence", "distilled_plain", "over_confidence", "place", "with_all"]
-
-NORMAL = 1.96  # the same of the standard normal distribution
-BUDGETS = ("published", "reduced")  # of rows that the paper's numbers stand beside, in their order
 
 
 class Evidence(NamedTuple):
@@ -46,8 +43,8 @@ class Case(NamedTuple):
 def place(results: Results, row: str) -> int:
     """Rows of the paper's data sets are first, the published ones before the reduced ones."""
     keys = results.rows[row]
-    is_of_paper = keys.suite in SUITES and keys.budget in BUDGETS
-    return BUDGETS.index(str(keys.budget)) if is_of_paper else len(BUDGETS)
+    is_of_paper = keys.suite in SUITES and keys.budget in COMPARABLE
+    return COMPARABLE.index(str(keys.budget)) if is_of_paper else len(COMPARABLE)
 
 
 def distilled_plain(results: Results) -> list[str]:
@@ -110,9 +107,7 @@ def ece_beside_best(evidence: Evidence, several: bool) -> list[Case]:
     cases = []
     for name in with_all(results, distilled_plain(results), ["mts"]):
         if ((results.rows[name].ipc or 0) > 1) == several:
-            present = [method for method in OTHERS if results.method(name, method)]
-            best = min(present, key=lambda method: np.mean(_numbers(results, name, method, "ece")))
-            cases.append(_paired_methods(results, name, "mts", best, "ece"))
+            cases.append(_paired_methods(results, name, "mts", best_other(results, name), "ece"))
     return cases
 
 
@@ -154,9 +149,14 @@ def masked_beside_raw(evidence: Evidence, least: float, largest: float) -> list[
 
 
 def many_beside_few(evidence: Evidence) -> list[Case]:
-    """ECE of MTS fitted on the largest share of the images that was tried, minus that on the row's own."""
+    """ECE of MTS fitted on the largest share of the images that was tried, minus that on the row's own.
+
+    Rows with one image per class have no case, as every share of one image is all of it.
+    """
     cases = []
     for name, ablation in _ablations(evidence):
+        if evidence.results.rows[name].ipc == 1:
+            continue
         ratio = ablation["ratio"]
         largest = max(fit["share"] for fit in ablation["fits"])
         many, few = _fit(ablation, ratio, largest), _fit(ablation, ratio, ablation["share"])
@@ -249,8 +249,7 @@ def separable_early(evidence: Evidence, masked: bool) -> list[Case]:
         masked: sets distilled with masks beside those without, in place of distilled sets beside full data.
     """
     if masked:
-        of_families = families(evidence.results.rows)
-        pairs = [(family.mdt, family.plain) for family in of_families if family.mdt]
+        pairs = _masked_pairs(evidence.results)
     else:
         pairs = [(groups["DDNN"], groups.get("FDNN", "")) for groups in _compared(evidence)]
     cases = []
@@ -269,11 +268,8 @@ def _separable_pair(evidence: Evidence, row: str, other: str) -> list[Case]:
     for key in blocks[:-1]:
         own = nearest_is_alike(evidence.features[row][key], labels)
         beside = nearest_is_alike(evidence.features[other][key], labels)
-        differences = own.astype(float) - beside
-        half = NORMAL * differences.std(ddof=1) / np.sqrt(len(differences))
-        mean = float(differences.mean())
         block = key.removeprefix(prefix)
-        cases.append(Case(row, f"{other}, {block}", mean, mean - half, mean + half))
+        cases.append(Case(row, f"{other}, {block}", *paired(own.astype(float), beside.astype(float))))
     return cases
 
 
@@ -361,14 +357,9 @@ def _masked_pairs(results: Results) -> list[tuple[str, str]]:
 
 
 def _pairs_with_full(results: Results) -> list[tuple[str, str]]:
-    """Every plain distilled set, and the full data of its data set."""
-    full = {row.dataset: name for name, row in results.rows.items() if row.method == "full"}
-    pairs = []
-    for name in distilled_plain(results):
-        dataset = results.rows[name].dataset
-        if dataset in full:
-            pairs.append((name, full[dataset]))
-    return pairs
+    """Every plain distilled set with the full data of its data set."""
+    pairs = _pairs_with_real(results)
+    return [(row, other) for row, other in pairs if results.rows[other].method == "full"]
 
 
 def _pairs_with_real(results: Results) -> list[tuple[str, str]]:

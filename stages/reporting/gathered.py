@@ -13,6 +13,7 @@ import numpy as np
 from stages.reporting.cells import Results
 from stages.reporting.paper_cells import SUITES
 from stages.reporting.reading import read_arrays, read_results
+from stages.reporting.rows_of_figures import BEST_BUDGET_FIRST
 from stages.runtime.errors import UserError
 from stages.runtime.reuse import read_json
 from stages.settings.architectures import ArchitecturesKeys
@@ -21,8 +22,6 @@ from stages.settings.rows import REPORTS, Row, listed_rows
 from stages.settings.tables import TableKeys
 
 __all__ = ["Elsewhere", "Gathered", "asked_for", "found_elsewhere", "gather", "rows_of_paper_suites"]
-
-BUDGETS = ("published", "reduced", None, "quick")  # in the order of the tables
 
 
 class Elsewhere(NamedTuple):
@@ -135,7 +134,7 @@ def complete(evaluated: dict | None) -> bool:
 def place_of_row(row: TableKeys) -> tuple[int, int]:
     """Where a row stands among all: the paper's data sets are first, and of each the published rows."""
     suite = SUITES.index(row.suite) if row.suite in SUITES else len(SUITES)
-    return suite, BUDGETS.index(row.budget)
+    return suite, BEST_BUDGET_FIRST.index(row.budget)
 
 
 def rows_of_paper_suites() -> dict[str, TableKeys]:

@@ -24,6 +24,7 @@ CELL = re.compile(
     r"(?P<mean>[-+]?\d+\.\d\d)(?: ± (?P<std>\d+\.\d\d))?"
     r"(?: \[(?P<low>[-+]?\d+\.\d\d), (?P<high>[-+]?\d+\.\d\d)\])?(?P<rest>\D.*)?"
 )
+NUMBERS = re.compile(r"(?P<mean>[-+]?\d+\.\d+)(?: ± (?P<std>\d+\.\d+))?")  # of any number of decimals
 # Columns whose numbers are no shares in percent, and keep their decimals.
 PRECISE = ("T", "NLL", "Brier", "Step size", "Oracle ratio", "Start", "Choice", "Weights")
 FIRST = ("Raw", "MTS", "Shipped T", "Oracle T")  # stand beside the row's name, for narrow screens
@@ -250,7 +251,7 @@ def _cell_text(line: Line, name: str, columns: Columns) -> str:
         return _see(cell, columns.targets)
     if columns.kinds[name] == "t":
         return inline(cell)
-    text = escape(cell) if name in PRECISE else short_number(cell)
+    text = escape(cell) if name in PRECISE else short_number(cell, line.exact.get(name, ""))
     text = text.replace("†", tag("span", "†", class_="mark"))
     if line.row is None:
         return text
@@ -270,13 +271,19 @@ def _see(cell: str, targets: Mapping[str, str]) -> str:
     return tag("span", ", ".join(shown), class_="see")
 
 
-def short_number(cell: str) -> str:
-    """A cell with its shares in percent to one decimal, as HTML; other cells as they are."""
+def short_number(cell: str, exact: str = "") -> str:
+    """A cell with its shares in percent to one decimal, as HTML; other cells as they are.
+
+    Args:
+        exact: the same numbers in full, so that none is rounded twice; "": they are not known.
+    """
     match = CELL.fullmatch(cell)
-    if not match:
+    full = NUMBERS.match(long_text(cell, exact))
+    if not match or not full:
         return escape(cell)
-    text = _one_decimal(match["mean"])
-    spread = f" ± {_one_decimal(match['std'])}" if match["std"] else ""
+    sign = "+" if match["mean"].startswith("+") else ""
+    text = f"{sign}{float(full['mean']):.1f}"
+    spread = f" ± {_one_decimal(full['std'] or match['std'])}" if match["std"] else ""
     if match["low"]:
         spread += f" [{_one_decimal(match['low'])}, {_one_decimal(match['high'])}]"
     rest = escape(match["rest"] or "")

@@ -32,7 +32,9 @@ __all__ = [
     "PAPER",
     "PAPER_TABLES",
     "best_of_others",
+    "best_other",
     "in_paper",
+    "printed_for",
     "refer_to_choices",
     "table1",
     "table2",
@@ -102,9 +104,9 @@ def table2(results: Results) -> Table:
     """ECE with masked distillation training (MDT), against the best of the other methods without it."""
     columns = {
         "best_of_others": Column("Best of others", _best_of_others_of_plain),
-        "mdt": Column("MDT", _mdt("raw")),
-        "mts": Column("MTS", _plain("mts")),
-        "mdt_mts": Column("MDT+MTS", _mdt("mts")),
+        "mdt": Column("MDT", _of("mdt", "raw")),
+        "mts": Column("MTS", _of("plain", "mts")),
+        "mdt_mts": Column("MDT+MTS", _of("mdt", "mts")),
     }
     note = (
         "Best of others: of Raw, TS, mixup, label smoothing and focal loss the one with the lowest ECE"
@@ -119,9 +121,9 @@ def table2(results: Results) -> Table:
 def table3(results: Results) -> Table:
     """ECE where MDT draws its mask ratio anew for every iteration (MDT_ds)."""
     columns = {
-        "mdt_ds": Column("MDT_ds", _mdt_ds("raw")),
-        "mts": Column("MTS", _plain("mts")),
-        "mdt_ds_mts": Column("MDT_ds+MTS", _mdt_ds("mts")),
+        "mdt_ds": Column("MDT_ds", _of("mdt_ds", "raw")),
+        "mts": Column("MTS", _of("plain", "mts")),
+        "mdt_ds_mts": Column("MDT_ds+MTS", _of("mdt_ds", "mts")),
     }
     title = "Table 3: ECE with MDT at sampled ratios"
     sampled = [family for family in families(results.rows) if family.mdt_ds]
@@ -131,8 +133,10 @@ def table3(results: Results) -> Table:
 
 def table4(results: Results) -> Table:
     """Accuracy of the methods that change the training; MTS changes none."""
-    columns = {key: Column(title, _plain(key)) for key, title in results.columns().items() if key in TRAINING}
-    columns["mdt"] = Column("MDT", _mdt("raw"))
+    columns = {
+        key: Column(title, _of("plain", key)) for key, title in results.columns().items() if key in TRAINING
+    }
+    columns["mdt"] = Column("MDT", _of("mdt", "raw"))
     note = "MTS leaves the accuracy at Raw's."
     layout = Layout("Table 4: accuracy by method", "accuracy", columns, PAPER["table4"], [note])
     return _family_table(layout, results, _families_of_several(results))
@@ -147,9 +151,9 @@ def table5(results: Results) -> Table:
 def table6(results: Results) -> Table:
     """What it costs in accuracy that TS holds a share of the distilled images out of the training."""
     columns = {
-        "all_data": Column("All images (MTS)", _plain("raw")),
-        "ts": Column("Without TS's share", _plain("ts")),
-        "mdt": Column("MDT", _mdt("raw")),
+        "all_data": Column("All images (MTS)", _of("plain", "raw")),
+        "ts": Column("Without TS's share", _of("plain", "ts")),
+        "mdt": Column("MDT", _of("mdt", "raw")),
     }
     title = "Table 6: accuracy without the images that TS holds out"
     layout = Layout(title, "accuracy", columns, PAPER["table6"], [])
@@ -185,7 +189,7 @@ def in_paper(rows: dict[str, TableKeys]) -> list[str]:
     papers = [PAPER[name] for name in ("table1", "table5", "table7")]
     names = []
     for name, row in rows.items():
-        if row.mdt == 0 and any(_printed(row, paper) for paper in papers):
+        if row.mdt == 0 and any(printed_for(row, paper) for paper in papers):
             names.append(name)
     return names
 
@@ -213,16 +217,9 @@ def _has_several(row: TableKeys) -> bool:
     return row.ipc is not None and row.ipc > 1
 
 
-def _plain(method: str) -> Callable[[Results, Family], dict[str, Any] | None]:
-    return lambda results, family: results.method(family.plain, method)
-
-
-def _mdt(method: str) -> Callable[[Results, Family], dict[str, Any] | None]:
-    return lambda results, family: results.method(family.mdt, method)
-
-
-def _mdt_ds(method: str) -> Callable[[Results, Family], dict[str, Any] | None]:
-    return lambda results, family: results.method(family.mdt_ds, method)
+def _of(kind: str, method: str) -> Callable[[Results, Family], dict[str, Any] | None]:
+    """A method of the row of a family that is of this kind: "plain", "mdt" or "mdt_ds"."""
+    return lambda results, family: results.method(getattr(family, kind), method)
 
 
 def _best_of_others_of_plain(results: Results, family: Family) -> dict[str, Any] | None:
@@ -230,13 +227,18 @@ def _best_of_others_of_plain(results: Results, family: Family) -> dict[str, Any]
 
 
 def best_of_others(results: Results, row: str) -> dict[str, Any] | None:
-    """The best method of a row by ECE on the test images, as the paper takes it; None without results."""
+    """The result of `best_other` with its name; None without results."""
     if row not in results.evaluated:
         return None
+    best = best_other(results, row)
+    return results.evaluated[row]["methods"][best] | {"name": METHODS[best]}
+
+
+def best_other(results: Results, row: str) -> str:
+    """The method other than MTS that is best on a row by ECE on the test images, as the paper takes it."""
     methods = results.evaluated[row]["methods"]
-    present = [key for key in OTHERS if key in methods]
-    best = min(present, key=lambda key: np.mean(methods[key]["ece"]))
-    return methods[best] | {"name": METHODS[best]}
+    present = [method for method in OTHERS if method in methods]
+    return min(present, key=lambda method: np.mean(methods[method]["ece"]))
 
 
 def _ratio_note(results: Results, shown: list[Family]) -> str:
@@ -261,7 +263,7 @@ def _ece_table(title: str, results: Results, paper: dict[str, Any], columns: dic
     numbers: list[dict[str, Any]] = []
     of_paper = []
     for name, row in results.rows.items():
-        printed = _printed(row, paper)
+        printed = printed_for(row, paper)
         if printed:
             of_paper.append(name)
         lines += _ece_lines(results, name, printed, columns)
@@ -343,7 +345,7 @@ def _ece_notes(results: Results, paper: dict[str, Any]) -> list[str]:
     ]
     if results.has("shipped"):
         notes.insert(4, SHIPPED)
-    shown = any(_printed(row, paper) for row in results.rows.values())
+    shown = any(printed_for(row, paper) for row in results.rows.values())
     if shown and "over_calibration" in paper:
         counts = []
         for key, number in zip(paper["columns"], paper["over_calibration"]):
@@ -358,7 +360,7 @@ def _family_table(layout: Layout, results: Results, shown: list[Family]) -> Tabl
     lines: list[dict[str, str]] = []
     numbers: list[dict[str, Any]] = []
     for family in shown:
-        printed = _printed(results.rows[family.plain], layout.paper)
+        printed = printed_for(results.rows[family.plain], layout.paper)
         lines += _family_lines(layout, results, family, printed)
         numbers += _family_numbers(layout, results, family, printed)
     titles = [column.title for column in layout.columns.values()]
@@ -428,7 +430,7 @@ def _cell(results: Results, row: str, key: str, number: str) -> str:
     return percent(method[number]) + mark
 
 
-def _printed(row: TableKeys, paper: dict[str, Any]) -> dict[str, Printed]:
+def printed_for(row: TableKeys, paper: dict[str, Any]) -> dict[str, Printed]:
     """The paper's numbers by column for a row; empty where there are none that it can be compared with."""
     if row.budget not in COMPARABLE:
         return {}
@@ -445,5 +447,5 @@ def _paper_numbers(printed: Printed) -> dict[str, float | None]:
 
 def _paper_notes(rows: Iterable[TableKeys], paper: dict[str, Any]) -> list[str]:
     """The contradictions in the paper that touch the numbers shown."""
-    shown = {row.suite for row in rows if _printed(row, paper)}
+    shown = {row.suite for row in rows if printed_for(row, paper)}
     return [note for suite, note in paper.get("notes", {}).items() if suite in shown]
