@@ -13,7 +13,7 @@ import numpy as np
 
 from stages.calibrators.early_stopped import lbfgs_path, within
 from stages.calibrators.fitting import Fitting
-from stages.calibrators.optimum import Fit, optimum
+from stages.calibrators.optimum import Fit, as_lists, optimum
 from stages.machine.cores import on_all_cores
 from stages.metrics.ece import ece
 from stages.metrics.scores import log_softmax
@@ -57,15 +57,13 @@ def fit_entry(
 ) -> dict:
     """One entry of the result: the temperatures of all repeats, and their ECE on the test images."""
     start, steps = start_and_steps
-    temperatures = [fit.temperature for fit in fits]
     return {
         "ratio": fitting.ratio,
         "share": fitting.share,
         "start": start,
         "steps": steps,
-        "temperature": temperatures,
-        "bound_hit": [fit.bound_hit for fit in fits],
-        "ece": errors(temperatures, test),
+        **as_lists(fits),
+        "ece": errors([fit.temperature for fit in fits], test),
     }
 
 

@@ -8,17 +8,18 @@ the ConvNet, and at a temperature of its own, so that one sees how far the shipp
 """
 
 import importlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from stages.calibrators.optimum import optimum
+from stages.calibrators.judge import Judge, pooled
+from stages.calibrators.optimum import Fit, as_lists, optimum
 from stages.images.distilled import load_set
 from stages.images.prepared import LabelledImages
 from stages.images.real import Real, fitting_images
 from stages.losses import cross_entropy
-from stages.metrics.scores import log_softmax, scores_of_networks
+from stages.metrics.scores import scores_at
 from stages.runtime.checkpoint import scratch
 from stages.runtime.errors import UserError, run_stage
 from stages.runtime.files import read_about, read_arrays, read_result, write_result, write_tensors
@@ -29,40 +30,28 @@ from stages.settings.project import param
 from stages.settings.rows import Row, finished_rows
 from stages.settings.train import TrainKeys
 from stages.tools.records import recorded
-from stages.training.flat import FlatNetwork, predict
+from stages.training.flat import FlatNetwork, predict_each
 from stages.training.groups import Group, description, train_groups, train_settings
 from stages.training.objective import Loss
 from stages.training.repeats import input_files, setup_of
 
-__all__ = ["Measure", "architectures", "build", "own_temperatures"]
-
-
-class Measure(NamedTuple):
-    """What networks are judged on, and how."""
-
-    labels: np.ndarray  # (N,), of the test images
-    bins: int  # of ECE
-    bounds: list[float]  # of temperatures
-
-    def scores(self, logits: np.ndarray, temperatures: list[float]) -> dict[str, list[float]]:
-        """Every score of `(repeats, N, K)` logits at a temperature for each repeat, one number a repeat."""
-        log_p = [log_softmax(z / temperature) for z, temperature in zip(logits, temperatures)]
-        return scores_of_networks(log_p, self.labels, self.bins)
+__all__ = ["architectures", "build", "own_temperatures"]
 
 
 def architectures(row: Row) -> None:
     """Write `{network: {"parameters": P, "accuracy" | "ece" | ...: [...]}}` of a row, one number a repeat.
 
     Every network is trained with cross-entropy on the row's own schedule, so that `convnet` is the row's Raw.
-    Below `calibrated` of a network are the same scores at each of its `temperatures_of`. The logits are kept
-    in `row.architecture_logits`, so that another temperature trains no network.
+    Below `calibrated` of a network are its temperatures by `fits_of`, and the same scores at these. The
+    logits are kept in `row.architecture_logits`, so that another temperature trains no network.
 
     Raises:
         UserError: the images are too small for a network; `lr: learned` without a learned step size; a
             network has weights that are not finite.
     """
     names = row.analysis("architectures", ArchitecturesKeys).networks
-    shipped = read_result(row.shipped, {}).get("temperature")
+    shipped = read_result(row.shipped, {})
+    shipped_fit = Fit(shipped["temperature"], shipped["bound_hit"]) if shipped else None
     bins = param("evaluate.bins")
     bounds = param("calibrate.bounds")
     trained_from = fingerprint(
@@ -70,7 +59,7 @@ def architectures(row: Row) -> None:
         [input_hash(path) for path in input_files(row)],
         [names, train_settings().repeats, param("temperature.images"), code_version("architectures")],
     )
-    made_from = fingerprint(trained_from, shipped, bins, bounds)
+    made_from = fingerprint(trained_from, shipped_fit, bins, bounds)
     if former_result(row.architectures).get("made_from") == made_from:
         return
     file = row.architecture_logits
@@ -78,29 +67,22 @@ def architectures(row: Row) -> None:
         write_logits(row, names, trained_from)
     logits = read_arrays(file)
     parameters = read_about(file)["parameters"]
-    measure = Measure(logits["labels"], bins, bounds)
+    judge = Judge(logits["labels"], bounds, bins)
     results: dict[str, Any] = {"made_from": made_from}
     for name in names:
-        raw = measure.scores(logits[f"{name}/test"], [1.0] * len(logits[f"{name}/test"]))
-        calibrated = calibrated_scores(logits, name, shipped, measure)
+        test = logits[f"{name}/test"]
+        raw = scores_at(test, [1.0] * len(test), judge.labels, bins)
+        calibrated = {}
+        for key, fits in fits_of(logits, name, shipped_fit, judge).items():
+            numbers = scores_at(test, [fit.temperature for fit in fits], judge.labels, bins)
+            calibrated[key] = as_lists(fits) | numbers
         results[name] = {"parameters": parameters[name], **raw, "calibrated": calibrated}
     write_result(row.architectures, results)
 
 
-def calibrated_scores(
-    logits: dict[str, np.ndarray], name: str, shipped: float | None, measure: Measure
-) -> dict[str, dict[str, list[float]]]:
-    """The temperature of each repeat and its scores, at each of the `temperatures_of` a network."""
-    calibrated = {}
-    for key, temperatures in temperatures_of(logits, name, shipped, measure).items():
-        numbers = measure.scores(logits[f"{name}/test"], temperatures)
-        calibrated[key] = {"temperature": temperatures, **numbers}
-    return calibrated
-
-
-def temperatures_of(
-    logits: dict[str, np.ndarray], name: str, shipped: float | None, measure: Measure
-) -> dict[str, list[float]]:
+def fits_of(
+    logits: dict[str, np.ndarray], name: str, shipped: Fit | None, judge: Judge
+) -> dict[str, list[Fit]]:
     """The temperatures that a network is judged at, one a repeat.
 
     - `shipped`: the one that ships with the set; absent where there is none.
@@ -114,30 +96,23 @@ def temperatures_of(
         shipped: None: no temperature ships with the set.
     """
     test = logits[f"{name}/test"]
-    temperatures = {}
+    fits = {}
     if shipped is not None:
-        temperatures["shipped"] = [shipped] * len(test)
+        fits["shipped"] = [shipped] * len(test)
     if f"{name}/real" in logits and len(test) > 1:
-        temperatures["own"] = own_temperatures(logits[f"{name}/real"], logits["real_labels"], measure.bounds)
-    best = [optimum(of_repeat, measure.labels, measure.bounds) for of_repeat in test]
-    temperatures["oracle"] = [fit.temperature for fit in best]
-    return temperatures
+        fits["own"] = own_temperatures(logits[f"{name}/real"], logits["real_labels"], judge.bounds)
+    return fits | {"oracle": judge.oracle(test)}
 
 
-def own_temperatures(logits: np.ndarray, labels: np.ndarray, bounds: list[float]) -> list[float]:
+def own_temperatures(logits: np.ndarray, labels: np.ndarray, bounds: list[float]) -> list[Fit]:
     """For each network, the temperature that fits all the others best.
 
     Args:
         logits: `(networks, M, K)`, of the same images for all networks; there are at least two networks.
         labels: `(M,)`.
     """
-    networks, _, classes = logits.shape
-    labels_of_others = np.tile(labels, networks - 1)
-    temperatures = []
-    for network in range(networks):
-        others = np.delete(logits, network, axis=0).reshape(-1, classes)
-        temperatures.append(optimum(others, labels_of_others, bounds).temperature)
-    return temperatures
+    others = [np.delete(logits, network, axis=0) for network in range(len(logits))]
+    return [optimum(*pooled(of_others, labels), bounds) for of_others in others]
 
 
 def write_logits(row: Row, names: list[str], trained_from: str) -> None:
@@ -163,7 +138,8 @@ def write_logits(row: Row, names: list[str], trained_from: str) -> None:
         if real is not None:
             tensors["real_labels"] = real.labels
             for name, group in groups.items():
-                tensors[f"{name}/real"] = all_logits(group.network, trained.weights[name], real, setup.device)
+                images = real.images.to(setup.device)
+                tensors[f"{name}/real"] = predict_each(group.network, trained.weights[name], images)
         parameters = {name: group.network.size for name, group in groups.items()}
         about = {"made_from": trained_from, "parameters": parameters}
         write_tensors(row.architecture_logits, tensors, about)
@@ -175,14 +151,6 @@ def real_images(row: Row, repeats: int) -> LabelledImages | None:
     if distilled.is_whole:
         return None
     return fitting_images(Real.load(row.prepared), distilled, repeats, param("temperature.images"), row.seed)
-
-
-def all_logits(
-    network: FlatNetwork, weights: torch.Tensor, data: LabelledImages, device: torch.device
-) -> torch.Tensor:
-    """`(repeats, N, K)` logits of every repeat, from its weights `(repeats, P)`."""
-    images = data.images.to(device)
-    return torch.stack([predict(network, theta.to(device), images).cpu() for theta in weights])
 
 
 def build(

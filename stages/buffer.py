@@ -143,7 +143,7 @@ def take_in(buffer: Buffer) -> None:
             shape, numbers that are not finite, or too few epochs.
     """
     settings = buffer.keys(ImportedBuffer)
-    files = trajectory_files(settings, f"buffers.{buffer.name}.files")
+    files = trajectory_files(settings.files, f"buffers.{buffer.name}.files")
     data = load_split(buffer.dataset.prepared, "train")
     network = flat_convnet(buffer.dataset.network, data, torch.device("cpu"))
     experts = []

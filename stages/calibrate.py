@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.calibrators.early_stopped import early_stopped
 from stages.calibrators.fitting import NETWORKS, Fitting
-from stages.calibrators.optimum import Fit, optimum
+from stages.calibrators.optimum import as_lists, optimum
 from stages.machine.cores import on_all_cores
 from stages.runtime.errors import run_stage
 from stages.runtime.files import read_arrays, write_result
@@ -35,14 +35,7 @@ def temperatures_of(logits: np.ndarray, labels: np.ndarray, settings: CalibrateS
     """
     early = [early_stopped(z, y, settings) for z, y in zip(logits, labels)]
     exact = [optimum(z, y, settings.bounds) for z, y in zip(logits, labels)]
-    return {"early_stopped": _as_lists(early), "converged": _as_lists(exact)}
-
-
-def _as_lists(fits: list[Fit]) -> dict:
-    return {
-        "temperature": [fit.temperature for fit in fits],
-        "bound_hit": [fit.bound_hit for fit in fits],
-    }
+    return {"early_stopped": as_lists(early), "converged": as_lists(exact)}
 
 
 def calibrate(

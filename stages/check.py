@@ -136,7 +136,7 @@ def check_files(suite: Suite, path: Path, root: Path) -> None:
     for name in suite.buffers:
         buffer = suite.buffer(name)
         if isinstance(buffer, ImportedBufferEntry):
-            trajectory_files(buffer, f"{path}: buffers.{name}.files")
+            trajectory_files(buffer.files, f"{path}: buffers.{name}.files")
     for name, row in suite.runs.items():
         where = f"{path}: runs.{name}"
         folder = Path("data") / row.reads

@@ -16,9 +16,10 @@ import torch
 
 from stages.calibrators.early_stopped import early_stopped
 from stages.calibrators.fitting import NETWORKS, Fitting
+from stages.calibrators.optimum import as_lists
 from stages.images.distilled import load_set
 from stages.losses import cross_entropy, focal, focal_detached, label_smoothing, mixup
-from stages.metrics.scores import log_softmax, scores_of_networks
+from stages.metrics.scores import scores_at
 from stages.runtime.checkpoint import scratch
 from stages.runtime.errors import run_stage
 from stages.runtime.files import read_arrays, write_result
@@ -52,8 +53,8 @@ AMOUNTS = {
     "mixup": "mixup_alpha",
     "label_smoothing": "label_smoothing",
 }
-SCORES = ("accuracy", "ece", "confidence_gap")
-NUMBERS = (*SCORES, "temperature", "bound_hit")  # of an entry, as far as it has them
+# Of an entry, as far as it has them.
+NUMBERS = ("accuracy", "ece", "confidence_gap", "temperature", "bound_hit")
 
 
 class Tried(NamedTuple):
@@ -80,17 +81,6 @@ class Choice(NamedTuple):
     words: str
     default: bool  # whether it is what params.yaml and the row have
     training: Training
-
-
-class TestLabels(NamedTuple):
-    labels: np.ndarray  # (N,)
-    bins: int  # of ECE
-
-    def measured(self, logits: np.ndarray, temperatures: list[float]) -> dict[str, list[float]]:
-        """The scores of `(repeats, N, K)` logits, one number a repeat."""
-        log_p = [log_softmax(z / temperature) for z, temperature in zip(logits, temperatures)]
-        numbers = scores_of_networks(log_p, self.labels, self.bins)
-        return {name: numbers[name] for name in SCORES}
 
 
 def choices(tried: Tried, row: Row) -> None:
@@ -131,30 +121,31 @@ def training_entries(tried: Tried, row: Row, former: dict[str, dict], folder: Pa
     if distilled.data.is_soft:
         listed = [choice for choice in listed if not Loss(LOSSES[choice.training.loss]).needs_classes]
 
-    own = read_arrays(row.logits)
-    test = TestLabels(own.pop("labels"), tried.bins)
-    logits = own_networks(own, schedule, tried.train)
+    arrays = read_arrays(row.logits)
+    labels = arrays.pop("labels")
+    own = own_networks(arrays, schedule, tried.train)
     repeats = own_settings(keys, tried.train).repeats
     common = fingerprint(
         [input_hash(path) for path in sorted(input_files(row))],
         [row.network.model_dump(), row.seed, repeats, tried.bins, code_version("choices")],
     )
+    trainings = dict.fromkeys(choice.training for choice in listed)
     made_from = {}
-    missing = {}
-    for training in dict.fromkeys(choice.training for choice in listed):
-        own_logits = [logits[training]] if training in logits else []
+    for training in trainings:
+        own_logits = [own[training]] if training in own else []
         made_from[training] = fingerprint(common, training, *own_logits)
-        if not own_logits and made_from[training] not in former:
-            missing[training] = f"{training.loss}-{made_from[training]}"
-    logits |= trained(tried, row, missing, folder)
+    missing = {}
+    for training, key in made_from.items():
+        if training not in own and key not in former:
+            missing[training] = f"{training.loss}-{key}"
+    logits = own | trained(tried, row, missing, folder)
     entries = []
     for choice in listed:
         key = made_from[choice.training]
-        if key in former:
-            numbers = former[key]
-        else:
+        numbers = former.get(key)
+        if numbers is None:
             of_choice = logits[choice.training]
-            numbers = test.measured(of_choice, [1.0] * len(of_choice))
+            numbers = scores_at(of_choice, [1.0] * len(of_choice), labels, tried.bins)
         words = (choice.family, choice.words, choice.default)
         entries.append(entry_of(words, numbers, key))
     return entries
@@ -273,13 +264,12 @@ def mts_entries(tried: Tried, row: Row, former: dict[str, dict]) -> list[dict[st
     """The entries of MTS at every start, step size and number of LBFGS iterations."""
     own = tried.calibrate
     test_logits = read_arrays(row.logits)
-    test = TestLabels(test_logits["labels"], tried.bins)
     raw = test_logits[NETWORKS["mts"]]
     fitting = Fitting("mts", row.keys(CalibrateKeys).mask_ratio, own.share)
     fitting_logits = read_arrays(row.fitting_logits)
     z = fitting_logits[fitting.key]
     labels = fitting_logits[f"{fitting.key}.labels"]
-    common = fingerprint(raw, test.labels, z, labels, tried.bins, code_version("choices"))
+    common = fingerprint(raw, test_logits["labels"], z, labels, tried.bins, code_version("choices"))
     starts = sorted({own.start, *tried.choices.starts})
     sizes = sorted({own.lr, *tried.choices.lbfgs_lr})
     counts = sorted({own.max_iter, *tried.choices.lbfgs_steps})
@@ -287,13 +277,11 @@ def mts_entries(tried: Tried, row: Row, former: dict[str, dict]) -> list[dict[st
     for start, lr, max_iter in product(starts, sizes, counts):
         settings = own.model_copy(update={"start": start, "lr": lr, "max_iter": max_iter})
         key = fingerprint(common, settings.model_dump())
-        if key in former:
-            numbers = former[key]
-        else:
+        numbers = former.get(key)
+        if numbers is None:
             fits = [early_stopped(*of_repeat, settings) for of_repeat in zip(z, labels)]
             temperatures = [fit.temperature for fit in fits]
-            numbers = test.measured(raw, temperatures)
-            numbers |= {"temperature": temperatures, "bound_hit": [fit.bound_hit for fit in fits]}
+            numbers = scores_at(raw, temperatures, test_logits["labels"], tried.bins) | as_lists(fits)
         words = f"start {start:g}, step size {lr:g}, iterations {max_iter}"
         entries.append(entry_of(("mts", words, settings == own), numbers, key))
     return entries

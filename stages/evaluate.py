@@ -104,7 +104,8 @@ class Errors(NamedTuple):
 def errors_of(method: Method, logits: dict[str, np.ndarray], images: TestImages) -> Errors:
     log_p = log_probabilities(method, logits)
     own = [ece(np.exp(of_network), images.labels, images.bins) for of_network in log_p]
-    return Errors(np.array(own), resampled_ece(log_p, images))
+    tops = [top_class(of_network, images.labels) for of_network in log_p]
+    return Errors(np.array(own), resampled_ece(tops, images))
 
 
 def top_class(log_p: np.ndarray, labels: np.ndarray) -> Confidence:
@@ -116,34 +117,25 @@ def log_probabilities(method: Method, logits: dict[str, np.ndarray]) -> list[np.
     return [log_softmax(z / t) for z, t in zip(logits[method.networks], method.temperatures)]
 
 
-def resampled_ece(log_p: list[np.ndarray], images: TestImages) -> np.ndarray:
+def resampled_ece(tops: list[Confidence], images: TestImages) -> np.ndarray:
     """The ECE of each network in each resample of the test images: `(S, R)`."""
-    networks = []
-    for of_network in log_p:
-        top = top_class(of_network, images.labels)
-        networks.append(ece_resampled(top.confidence, top.right, images.resamples, images.bins))
-    return np.stack(networks)
+    return np.stack([ece_resampled(*top, images.resamples, images.bins) for top in tops])
 
 
-def resampled_smooth_ece(log_p: list[np.ndarray], images: TestImages) -> np.ndarray:
+def resampled_smooth_ece(tops: list[Confidence], images: TestImages) -> np.ndarray:
     """The smooth ECE of each network in the first resamples of the test images: `(S, SMOOTH_RESAMPLES)`."""
-    networks = []
-    for of_network in log_p:
-        top = top_class(of_network, images.labels)
-        few = images.resamples[:SMOOTH_RESAMPLES]
-        networks.append(smooth_ece_resampled(top.confidence, top.right, few))
-    return np.stack(networks)
+    few = images.resamples[:SMOOTH_RESAMPLES]
+    return np.stack([smooth_ece_resampled(*top, few) for top in tops])
 
 
-def smoothed(log_p: list[np.ndarray], labels: np.ndarray) -> dict[str, list]:
+def smoothed(tops: list[Confidence]) -> dict[str, list]:
     """The smooth reliability diagram of each network: `confidence` `(M,)`, and `accuracy` `(S, M)` there.
 
     None stands where a network has next to no prediction.
     """
     accuracies = []
-    for of_network in log_p:
-        top = top_class(of_network, labels)
-        curve = smooth_accuracy(top.confidence, top.right)
+    for top in tops:
+        curve = smooth_accuracy(*top)
         accuracies.append([None if np.isnan(value) else round(value, 4) for value in curve.tolist()])
     return {"confidence": CURVE.tolist(), "accuracy": accuracies}
 
@@ -172,13 +164,14 @@ def measured(method: Method, logits: dict[str, np.ndarray], images: TestImages, 
         numbers["temperature"] = method.temperatures[repeat]
         for key, value in numbers.items():
             result.setdefault(key, []).append(value)
-    errors = Errors(np.array(result["ece"]), resampled_ece(log_p, images))
+    tops = [top_class(of_network, images.labels) for of_network in log_p]
+    errors = Errors(np.array(result["ece"]), resampled_ece(tops, images))
     own_smooth = np.array(result["smooth_ece"])
     pooled = np.exp(np.concatenate(log_p))
     diagram = reliability(pooled, np.tile(images.labels, len(log_p)), images.bins)
     estimates = {
         "ece": estimate(*errors),
-        "smooth_ece": estimate(own_smooth, resampled_smooth_ece(log_p, images)),
+        "smooth_ece": estimate(own_smooth, resampled_smooth_ece(tops, images)),
         "difference_to_raw": estimate(errors.own - raw.own, errors.resampled - raw.resampled),
     }
     return result | {
@@ -187,7 +180,7 @@ def measured(method: Method, logits: dict[str, np.ndarray], images: TestImages, 
         "difference_to_raw": estimates["difference_to_raw"][1:],
         "corrected": {key: value for key, (value, _, _) in estimates.items()},
         "reliability": {key: values.tolist() for key, values in diagram.items()},
-        "smooth": smoothed(log_p, images.labels),
+        "smooth": smoothed(tops),
     }
 
 

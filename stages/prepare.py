@@ -87,8 +87,9 @@ def fit_transform(images: torch.Tensor, settings: ImageSettings, key: str) -> Tr
         UserError: a channel is the same in all images, so that nothing can be divided by its deviation.
     """
     spread = images.amax((0, 2, 3)) - images.amin((0, 2, 3))
-    for channel in (spread == 0).nonzero().flatten().tolist():
-        raise UserError(f"{key}.source: channel {channel} has the same value in all training images")
+    constant = (spread == 0).nonzero().flatten().tolist()
+    if constant:
+        raise UserError(f"{key}.source: channel {constant[0]} has the same value in all training images")
     if settings.whitening == "zca":
         return _fit_zca(images)
     if settings.whitening == "gcn-zca":

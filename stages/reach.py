@@ -41,7 +41,7 @@ from stages.settings.temperature import TemperatureSettings
 from stages.settings.train import TrainKeys
 from stages.temperature import input_files, setups
 from stages.tools.records import recorded
-from stages.training.flat import FlatNetwork, flat_convnet, predict
+from stages.training.flat import FlatNetwork, flat_convnet, predict, predict_each
 from stages.training.folds import fold_setups, folds_of
 from stages.training.groups import Group, Setup, description, train_groups, train_settings
 from stages.training.loop import Schedule
@@ -69,8 +69,7 @@ class Networks(NamedTuple):
 
     def logits(self, images: torch.Tensor) -> np.ndarray:
         """`(R, N, K)`."""
-        on_device = images.to(self.weights.device)
-        return torch.stack([predict(self.network, theta, on_device).cpu() for theta in self.weights]).numpy()
+        return predict_each(self.network, self.weights, images.to(self.weights.device)).numpy()
 
 
 class RealLogits(NamedTuple):
@@ -160,11 +159,11 @@ def load_case(row: Row, tried: Tried, shipped: Fit) -> Case:
     return Case(row, tried, distilled, Networks(network, weights), test, judge, shipped)
 
 
-def carried_temperatures(row: Row) -> dict[str, float]:
+def carried_temperatures(row: Row) -> dict[str, Fit]:
     """The temperatures of the other rows that the suite names, as far as they are there."""
     others = [Row(name) for name in row.analysis("reach", ReachKeys).carried]
     shipped = {other.name: read_result(other.shipped, {}) for other in others}
-    return {name: result["temperature"] for name, result in shipped.items() if result}
+    return {name: Fit(read["temperature"], read["bound_hit"]) for name, read in shipped.items() if read}
 
 
 # The networks that are trained for this
@@ -256,9 +255,9 @@ def on_other_losses(case: Case) -> list[dict[str, Any]]:
     return entries
 
 
-def carried_over(case: Case, carried: dict[str, float]) -> list[dict[str, Any]]:
+def carried_over(case: Case, carried: dict[str, Fit]) -> list[dict[str, Any]]:
     """The temperatures of other rows on the networks of this one."""
-    return [case.at(Name("carried", name), Fit(temperature, False)) for name, temperature in carried.items()]
+    return [case.at(Name("carried", name), fit) for name, fit in carried.items()]
 
 
 def on_shifts(case: Case) -> list[dict[str, Any]]:

@@ -39,8 +39,9 @@ Networks trained on distilled data: how well their confidence agrees with their 
 calibration, for the tables and figures of "Rethinking Data Distillation: Do Not Overlook Calibration", beside
 the paper's numbers where it has some. On the page, every number of a row links to the row's settings.
 
-Nothing was chosen on test images here, but for what is called an oracle, and for the best of other methods,
-in Table 2 as in the paper and in the claims about it. The mask ratios of MTS are the paper's; the digits,
+Nothing was chosen on test images here, but for what is called an oracle; for the best of other methods, in
+Table 2 as in the paper and in the claims about it; and for how MTT's two released sets of CIFAR-10 had been
+normalised (`stages/images/released.yaml`). The mask ratios of MTS are the paper's; the digits,
 which the paper does not have, have 0.1. The first author's public fork takes the ratio that does best on the
 test set. What was in view while the digits' settings were tried is said in `stages/calibrators/README.md`."""
 
@@ -143,7 +144,7 @@ def introduction(others: dict[str, Elsewhere]) -> str:
     names = ", ".join(f"`{name}`" for name in others)
     folders = dict.fromkeys(other.folder.relative_to(REPORTS) for other in others.values())
     files = ", ".join(f"`{folder / 'README.md'}`" for folder in folders)
-    made = f"Made by themselves, not by this run: {names}."
+    made = f"Not built by `dvc repro` here, but row by row with `python -m stages.tools.lent`: {names}."
     return f"{INTRO}\n\n{made} Their budgets, machines and times are in {files}."
 
 

@@ -142,7 +142,7 @@ def test_rows_that_ran_elsewhere_are_in_the_tables(copy):
     ours = next(line for line in table5.splitlines() if line.startswith(f"| {name} "))
     assert ours.replace(name, "made") in table5
     assert "| made § | 0.05 | 1.5 | 50 |" in text
-    assert "not by this run: `made`." in text and "`far/README.md`" in text
+    assert "row by row with `python -m stages.tools.lent`: `made`." in text and "`far/README.md`" in text
     assert 'id="row-made"' in page and "far/README.md" in page
     for other in ("older", "unknown", "large", "to-do"):
         assert f"| {other} " not in text

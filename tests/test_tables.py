@@ -322,9 +322,11 @@ def test_detections_and_architectures_without_results_are_missing():
     assert table["a"]["AUROC"] == "75.00 ± 0.00"
     assert table["b"]["AUROC"] == "missing"
     result = method(0.05) | {"parameters": 12345}
+    result["calibrated"] = {"own": method(0.02), "oracle": method(0.01) | {"bound_hit": [False, True]}}
     tried = {"a": ["mlp", "vgg11"]}
     first, second = further_tables.architectures(tried, {"a": {"mlp": result}}).text.to_dict("records")
     assert (first["Weights"], first["ECE"]) == ("12,345", "5.00 ± 1.00")
+    assert (first["ECE at own T"], first["ECE at oracle T"]) == ("2.00 ± 1.00", "1.00 ± 1.00†")
     assert (second["Weights"], second["ECE"]) == ("missing", "missing")
 
 

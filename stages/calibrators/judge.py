@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.calibrators.optimum import Fit, optimum
+from stages.calibrators.optimum import Fit, as_lists, optimum
 from stages.metrics.ece import ece
 from stages.metrics.scores import accuracy, confidence_gap, log_softmax, scores_of_networks
 
@@ -37,11 +37,7 @@ class Judge(NamedTuple):
             fits: one for each network.
         """
         log_p = [log_softmax(z / fit.temperature) for z, fit in zip(logits, fits)]
-        temperatures = {
-            "temperature": [fit.temperature for fit in fits],
-            "bound_hit": [fit.bound_hit for fit in fits],
-        }
-        return name._asdict() | temperatures | self.scores(log_p)
+        return name._asdict() | as_lists(fits) | self.scores(log_p)
 
     def scores(self, log_probabilities: list[np.ndarray]) -> dict[str, list[float]]:
         """Lists of one number a network, from its `(N, K)` log-probabilities."""

@@ -7,7 +7,6 @@ https://arxiv.org/abs/2303.02644.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
@@ -74,22 +73,17 @@ def _probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
     return np.exp(log_softmax(logits / temperature))
 
 
-class _Point(NamedTuple):
-    log_temperature: float
-    loss: float
-
-
 def _minimum(loss: Callable[[float], float], bounds: Sequence[float]) -> Fit:
     """The lowest minimum of a loss that may have several: Brent's method around the best point of a grid."""
     grid = np.linspace(np.log(bounds[0]), np.log(bounds[1]), POINTS)
-    points = [_Point(x, loss(float(np.exp(x)))) for x in grid]
-    best = int(np.argmin([point.loss for point in points]))
+    losses = [loss(float(np.exp(x))) for x in grid]
+    best = int(np.argmin(losses))
     around = (grid[max(best - 1, 0)], grid[min(best + 1, POINTS - 1)])
     options = {"xatol": PRECISION}
     brent = minimize_scalar(
         lambda x: loss(float(np.exp(x))), bounds=around, method="bounded", options=options
     )
-    if brent.fun < points[best].loss:
+    if brent.fun < losses[best]:
         return Fit(float(np.exp(brent.x)), False)
     if best == 0:
         return Fit(bounds[0], True)

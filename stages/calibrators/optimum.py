@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Fit", "at_labels", "optimum"]
+__all__ = ["Fit", "as_lists", "at_labels", "optimum"]
 
 SUBSET = 2000  # images, roughly, of the subset that gives the start
 CACHE = 2**20  # bytes of float64 logits that fit a core's cache
@@ -20,6 +20,14 @@ class Fit(NamedTuple):
 
     temperature: float
     bound_hit: bool  # whether the fit wanted to go beyond the bounds
+
+
+def as_lists(fits: Sequence[Fit]) -> dict[str, list]:
+    """The fits of several networks, as results have them."""
+    return {
+        "temperature": [fit.temperature for fit in fits],
+        "bound_hit": [fit.bound_hit for fit in fits],
+    }
 
 
 class Bracket:

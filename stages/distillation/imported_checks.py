@@ -31,13 +31,16 @@ def check_kinds(imported: ImportedSet) -> None:
         UserError: images that are no floats, such as bytes of pixels, or labels that are no real numbers.
     """
     floats = "floats of 16 bits or more"
-    for name, tensor, types, allowed in (
-        ("images", imported.images, FLOATS, f"{floats}, as the network sees them; pixels as picture files"),
-        ("labels", imported.labels, (*WHOLE_NUMBERS, *FLOATS), f"whole numbers and {floats}"),
-    ):
-        if tensor.dtype not in types:
-            problem = f"{name} in {str(tensor.dtype).removeprefix('torch.')}"
-            raise UserError(f"{imported.source}: {problem}; allowed: {allowed}")
+    pixels = f"{floats}, as the network sees them; pixels as picture files"
+    _check_kind(imported, "images", FLOATS, pixels)
+    _check_kind(imported, "labels", (*WHOLE_NUMBERS, *FLOATS), f"whole numbers and {floats}")
+
+
+def _check_kind(imported: ImportedSet, name: str, types: tuple[torch.dtype, ...], allowed: str) -> None:
+    kind = getattr(imported, name).dtype
+    if kind not in types:
+        given = str(kind).removeprefix("torch.")
+        raise UserError(f"{imported.source}: {name} in {given}; allowed: {allowed}")
 
 
 def check_numbers_of_sets(imported: ImportedSet) -> None:

@@ -66,9 +66,9 @@ def _refuse_changes(settings: ImageSettings, key: str) -> None:
     Raises:
         UserError: keys that change pictures, for images that are no pictures.
     """
-    for name, default in (("resize", None), ("color", "rgb")):
+    for name in ("resize", "color"):
         value = getattr(settings, name)
-        if value != default:
+        if value != ImageSettings.model_fields[name].default:
             allowed = f"allowed for images that are no picture files: none of this key ({key}.source)"
             raise UserError(f"{key}.{name}: {value}; {allowed}")
 

@@ -170,16 +170,17 @@ def run_units(
         unit_bytes: memory of a GPU that one unit needs; 0: not known.
     """
     units = list(units)
+    unit = Unit(operations, unit_bytes)
     cluster = cluster_name()
     with tqdm(total=len(units), desc=title, disable=None) as bar:
         if cluster:
             from stages.machine.cluster import run_on_cluster  # Ray is an extra
 
-            run_on_cluster(work, units, Unit(operations, unit_bytes), cluster, bar)
+            run_on_cluster(work, units, unit, cluster, bar)
         elif device.type != "cpu":
             cards = cards_of(device)
             if min(len(cards), len(units)) > 1:
-                _run_on_cards(work, units, Unit(operations, unit_bytes), cards, bar)
+                _run_on_cards(work, units, unit, cards, bar)
             else:
                 run_stacked(work, units, how_many_together(operations, device, unit_bytes), bar)
         elif operations > SMALL_STEP or min(core_count(), len(units)) < 2 or sys.platform != "linux":

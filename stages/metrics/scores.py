@@ -6,7 +6,16 @@ import numpy as np
 
 from stages.metrics.ece import ece
 
-__all__ = ["accuracy", "brier", "confidence_gap", "log_softmax", "nll", "scores", "scores_of_networks"]
+__all__ = [
+    "accuracy",
+    "brier",
+    "confidence_gap",
+    "log_softmax",
+    "nll",
+    "scores",
+    "scores_at",
+    "scores_of_networks",
+]
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -53,6 +62,14 @@ def scores(log_probabilities: np.ndarray, labels: np.ndarray, bins: int) -> dict
         "brier": brier(probabilities, labels),
         "confidence_gap": confidence_gap(probabilities, labels),
     }
+
+
+def scores_at(
+    logits: np.ndarray, temperatures: Iterable[float], labels: np.ndarray, bins: int
+) -> dict[str, list[float]]:
+    """Every score of `(S, N, K)` logits at a temperature for each network, one number a network."""
+    log_p = [log_softmax(z / temperature) for z, temperature in zip(logits, temperatures)]
+    return scores_of_networks(log_p, labels, bins)
 
 
 def scores_of_networks(

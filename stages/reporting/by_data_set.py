@@ -11,7 +11,7 @@ import pandas as pd
 
 from stages.reporting.cells import ABSENT, METHODS, Results, Table
 from stages.reporting.claims import data_set
-from stages.reporting.evidence import Evidence, distilled_plain, over_confidence, place, with_all
+from stages.reporting.evidence import Evidence, distilled_plain, over_confidence, with_all
 
 __all__ = ["WITHIN", "Found", "found_on", "groups", "mean_ece", "summary"]
 
@@ -37,7 +37,7 @@ def groups(results: Results) -> dict[str, list[str]]:
 
     A row of a reduced budget is left out where there is one of the published budget otherwise like it.
     """
-    names = sorted(distilled_plain(results), key=lambda name: place(results, name))
+    names = distilled_plain(results)
     published = {_kind(results, name) for name in names if results.rows[name].budget == "published"}
     named: dict[str, list[str]] = {}
     for name in names:
@@ -95,17 +95,18 @@ def summary(results: Results) -> Table:
         numbers.append({"data_set": group, **_numbers(found)})
     start = f"{results.start:g}"
     notes = [
-        "Rows of sets that are distilled without masks; one of a reduced budget is left out where the same"
-        " method has a published one. Mean ECE in percent (lower is better), over the rows with a shipped"
-        " temperature where there are any.",
+        "Rows of sets that are distilled without masks. A row of a reduced budget is left out where there is"
+        " one of the published budget that is like it. Mean ECE in percent (lower is better), over the rows"
+        " with a shipped temperature where there are any.",
         "Over-confident: on how many rows Raw's confidence exceeds accuracy, by its 95 % interval; in"
         " brackets the least and the largest difference in points.",
         f"T = {start} divides the logits by {start}, where MTS starts, and fits nothing. Shipped T is"
-        " fitted once, on other networks and real training images, and comes with the set. Oracle T is"
-        " fitted on the test labels, and is no result.",
+        " fitted once, on other networks and real training images, and comes with the set. Oracle T has"
+        " the lowest negative log-likelihood on the test labels: it is no result, and has not always the"
+        " lowest ECE.",
         "MTS better, MTS worse: on how many rows its ECE is below Raw's, and above it, by the 95 %"
         " interval of the difference. It has the paper's mask ratios, and 0.1 on the digits, which the paper"
-        " does not have; what others do there is among the claims.",
+        " does not have; what other ratios do is in the table of claims.",
     ]
     return Table("Mean ECE by data set", pd.DataFrame(lines), pd.DataFrame(numbers), notes)
 

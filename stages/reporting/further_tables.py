@@ -246,13 +246,14 @@ def starts(rows: Iterable[str], ablations: dict[str, dict]) -> Table:
     ratios = _ratios(ablations)
     for row in rows:
         if row not in ablations:
-            lines.append(_missing_start_line(row, ratios))
+            lines.append(_filled_line(row, MISSING, MISSING, ratios))
             continue
         ablation = ablations[row]
         fits = [fit for fit in ablation["fits"] if fit["share"] == ablation["share"]]
         lines += _start_lines(row, fits, ablation["steps"], ratios)
         if "shipped" in ablation:
-            lines.append(_shipped_line(row, ablation["shipped"], ratios))
+            ece = f"{100 * np.mean(ablation['shipped']):.2f}"
+            lines.append(_filled_line(row, "shipped T", ABSENT, ratios) | {f"{ratios[0]:g}": ece})
         numbers += [_fit_numbers(row, fit) for fit in fits]
     notes = [
         "ECE in percent (and the temperature in brackets), means over repeats, by mask ratio: the LBFGS run"
@@ -267,16 +268,6 @@ def starts(rows: Iterable[str], ablations: dict[str, dict]) -> Table:
     return Table(title, pd.DataFrame(lines), pd.DataFrame(numbers), notes)
 
 
-def _shipped_line(row: str, ece: list[float], ratios: list[float]) -> dict[str, str]:
-    """The temperature that comes with the set: it has neither start nor mask, and fills the first column."""
-    line = {"Row": row, "Start": "shipped T", "Steps": ABSENT}
-    for ratio in ratios:
-        line[f"{ratio:g}"] = ABSENT
-    line[f"{ratios[0]:g}"] = f"{100 * np.mean(ece):.2f}"
-    line["Oracle ratio"] = ABSENT
-    return line
-
-
 def _ratios(ablations: dict[str, dict]) -> list[float]:
     """Every mask ratio that was tried, sorted."""
     ratios = set()
@@ -285,12 +276,10 @@ def _ratios(ablations: dict[str, dict]) -> list[float]:
     return sorted(ratios)
 
 
-def _missing_start_line(row: str, ratios: list[float]) -> dict[str, str]:
-    line = {"Row": row, "Start": MISSING, "Steps": MISSING}
-    for ratio in ratios:
-        line[f"{ratio:g}"] = MISSING
-    line["Oracle ratio"] = MISSING
-    return line
+def _filled_line(row: str, start: str, word: str, ratios: list[float]) -> dict[str, str]:
+    """A line of the table of starting values with one word in all its columns."""
+    columns = ["Steps", *(f"{ratio:g}" for ratio in ratios), "Oracle ratio"]
+    return {"Row": row, "Start": start} | dict.fromkeys(columns, word)
 
 
 def _start_lines(row: str, fits: list[dict], steps: int, ratios: list[float]) -> list[dict[str, str]]:
@@ -370,7 +359,7 @@ def architectures(tried: dict[str, list[str]], evaluated: dict[str, dict]) -> Ta
         " row's own schedule and step size; none is tuned.",
         "Shipped T is the temperature that ships with the set, fitted to `convnet`. Own T is fitted to the"
         " other repeats of the same network, on the same real training images. Oracle T is fitted on the test"
-        " labels: a bound, not a result.",
+        " labels: a bound, not a result. † a temperature ended on a bound.",
     ]
     title = "Architectures: other networks on the distilled sets"
     return Table(title, pd.DataFrame(lines), pd.DataFrame(numbers), notes)
@@ -384,7 +373,8 @@ def _architecture_line(row: str, network: str, result: dict[str, Any] | None) ->
     calibrated = result.get("calibrated", {}) if result else {}
     for key, title in ARCHITECTURE_TEMPERATURES.items():
         if key in calibrated:
-            line[title] = percent(calibrated[key]["ece"])
+            mark = "†" if any(calibrated[key]["bound_hit"]) else ""
+            line[title] = percent(calibrated[key]["ece"]) + mark
         else:
             line[title] = ABSENT if result else MISSING
     return line

@@ -18,12 +18,14 @@ COLUMNS = ("Row", "Accuracy", "Raw", "MTS", "T = {start:g}", "Shipped T", "Oracl
 OF_OTHERS = 2  # rows that the table has of each data set but the first
 WORDS = (
     "Mean ± standard deviation over networks, in percent. § one network on each of several sets."
-    " † a temperature ended on a bound. ‡ a smaller budget than published."
+    " † a temperature ended on a bound. ‡ fewer iterations than published, or a lower precision."
 )
 
 
 def found_section(results: Results, tables: dict[str, Table], hero: tuple[str, Path] | None) -> str:
-    """The findings, the means by data set, the figure, the ECE of some rows, and how many claims hold.
+    """The findings, the means by data set, the figure, the ECE of some rows, and two counts.
+
+    These are how many of the paper's claims hold, and how many of its numbers have one of ours beside them.
 
     Args:
         results: without quick rows.
@@ -38,6 +40,8 @@ def found_section(results: Results, tables: dict[str, Table], hero: tuple[str, P
         words.append(WORDS)
     claims = tables["claims"].title.removeprefix("Claim by claim: ")
     words.append(f"{claims[0].upper()}{claims[1:]}: [claim by claim](reports/tables/claims.md).")
+    if "paper" in tables:
+        words.append(f"{tables['paper'].title}: [number by number](reports/tables/paper.md).")
     parts.append("\n".join(words))
     return "\n\n".join(parts)
 

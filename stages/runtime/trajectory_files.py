@@ -1,21 +1,13 @@
 """The files of expert trajectories that MTT's own code has written."""
 
 from pathlib import Path
-from typing import Protocol
 
 from stages.runtime.errors import UserError
 
 __all__ = ["trajectory_files"]
 
 
-class FolderSettings(Protocol):
-    """Settings that name a folder, as `ImportedBuffer` does."""
-
-    @property
-    def files(self) -> str: ...
-
-
-def trajectory_files(settings: FolderSettings, where: str) -> list[Path]:
+def trajectory_files(folder: str, where: str) -> list[Path]:
     """The `replay_buffer_*.pt` of a folder, in the order in which they were written.
 
     Args:
@@ -24,7 +16,6 @@ def trajectory_files(settings: FolderSettings, where: str) -> list[Path]:
     Raises:
         UserError: the folder has no such file.
     """
-    folder = settings.files
     try:
         files = list(Path(folder).expanduser().glob("replay_buffer_*.pt"))
     except (OSError, RuntimeError, ValueError):  # a name too long, an unknown ~user, a zero byte

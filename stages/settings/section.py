@@ -16,7 +16,6 @@ __all__ = [
     "Share",
     "known",
     "parse",
-    "pick",
     "shortened",
 ]
 
@@ -63,12 +62,6 @@ def parse(section: type[S], values: object, where: str) -> S:
         return section.model_validate(values)
     except ValidationError as mistakes:
         raise UserError(f"{where}: {_first_mistake(section, values, mistakes.errors())}") from None
-
-
-def pick(section: type[S], values: dict, where: str) -> S:
-    """The keys of `values` that `section` declares; those of other stages are left alone."""
-    own = {key: value for key, value in values.items() if key in section.model_fields}
-    return parse(section, own, where)
 
 
 def known(where: str, value: str, allowed) -> None:

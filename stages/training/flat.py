@@ -15,7 +15,7 @@ from stages.networks.convnet import ConvNet
 from stages.runtime.errors import UserError
 from stages.settings.network import NetworkSettings
 
-__all__ = ["FlatNetwork", "flat_convnet", "predict"]
+__all__ = ["FlatNetwork", "flat_convnet", "predict", "predict_each"]
 
 BATCH = 1000  # images of a forward pass on a GPU
 
@@ -148,3 +148,10 @@ def predict(
     """`(N, K)` logits of `(N, C, H, W)` images, a batch at a time; on a CPU a batch fits into its cache."""
     size = part_size(BATCH, network.largest_layer(images[:1]), images.device)
     return torch.cat([network(theta, batch) for batch in images.split(size)])
+
+
+def predict_each(
+    network: FlatNetwork, weights: torch.Tensor, images: torch.Tensor | NormalisedImages
+) -> torch.Tensor:
+    """`(S, N, K)` logits on the CPU of networks with weights `(S, P)`, on the device of the images."""
+    return torch.stack([predict(network, theta.to(images.device), images).cpu() for theta in weights])
