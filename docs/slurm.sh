@@ -2,6 +2,7 @@
 # One row for each task of a SLURM array, in a checkout that all nodes share. From the project's folder:
 #
 #     source .venv/bin/activate
+#     sed -i 's|# \(- suites/cifar10.yaml\)|\1|' dvc.yaml         # so that DVC knows the rows of CIFAR-10
 #     dvc repro $(printf 'prepare@%s ' cifar10 cifar10-plain)   # what the rows share: images,
 #     dvc repro buffer@cifar10                                   # and expert trajectories
 #     sbatch docs/slurm.sh
