@@ -3,8 +3,8 @@
     python -m benchmarks.calibrate [runs]
 
 The plain way is torch.optim.LBFGS on all logits until it stands still, as the public code of temperature
-scaling would do if it were left to run. Both ways are compared with a bisection in float64, to 1e-10, on the
-same logits. Each way runs in a process of its own.
+scaling would do if it were left to run. Ours has to agree with a bisection in float64, to 1e-10, on the same
+logits; how far either way is off is written. Each way runs in a process of its own.
 """
 
 import tempfile

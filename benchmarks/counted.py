@@ -96,10 +96,6 @@ class Subject(NamedTuple):
         return torch.empty(*count, self.channels, self.side, self.side, device=META)
 
     @property
-    def image_numbers(self) -> int:
-        return self.channels * self.side**2
-
-    @property
     def forward(self) -> int:
         """Operations of the forward pass of an image."""
         return _forward(self)

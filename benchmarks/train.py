@@ -4,8 +4,8 @@
 
 5 repeats of 4 losses on ten images a class of the digits, for 300 epochs. Ours has forked processes and
 files, as a user meets it. The plain way (`benchmarks/plain.py`) trains one network after the other, as
-`evaluate_synset` of the public code of MTT. Each way runs in a process of its own. Before anything is
-timed, networks of five epochs have to be the same: over 300 epochs, rounding grows.
+`evaluate_synset` of the public code of MTT. Each way runs in a process of its own. Networks of
+five epochs have to be the same, or nothing is written: over 300 epochs, rounding grows.
 """
 
 import tempfile

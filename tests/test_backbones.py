@@ -680,6 +680,16 @@ def test_between_two_updates_the_network_is_trained_on_the_synthetic_images(modu
     assert float(after) < 0.9 * float(before)
 
 
+@pytest.mark.parametrize("module, expected", [(dc, []), (dsa, [2 * CLASSES])])
+def test_dsa_alone_augments_the_inner_loops_each_image_by_its_own_draw(module, expected, monkeypatch):
+    noted: list[int] = []
+    matching = module.start(five_classes("cpu"), module.Settings(**LOOPS)).updates.__self__
+    monkeypatch.setattr(gradient_matching, "augment", lambda x, drawn: noted.append(len(drawn.u)) or x)
+    theta = matching.problem.network.initial(generator("theta")).to(matching.images.value)
+    matching._train(theta, generator("draws"))
+    assert noted == expected
+
+
 def start_of(module, device) -> tuple[Tensor, Tensor]:
     """The images and labels that a backbone of DC or DSA starts from."""
     backbone = module.start(five_classes(device), module.Settings(**LOOPS))

@@ -29,6 +29,7 @@ from stages.calibrators.fitting import Fitting
 from stages.calibrators.optimum import optimum
 from stages.evaluate import Method, errors_of, measured
 from stages.evaluate import TestImages as Judged
+from stages.features import block_outputs
 from stages.images.distilled import load_set
 from stages.images.masking import mask_images
 from stages.images.prepared import load_split, load_transform
@@ -300,7 +301,7 @@ def test_a_mask_ratio_for_all_rows_is_what_it_would_be_among_the_ablations(copy)
 
 
 @pytest.mark.parametrize("stage", ["calibrate", "evaluate", "ablate"])
-def test_what_has_not_changed_is_not_computed_again(copy, monkeypatch, stage):
+def test_what_has_not_changed_is_not_computed_again(copy, stage):
     """A result whose inputs are the same is kept, even where a mark was put into it by hand."""
     property_of = {"calibrate": "temperatures", "evaluate": "results", "ablate": "ablation"}[stage]
     files = {name: getattr(Row(name), property_of) for name in ROWS}
@@ -697,3 +698,65 @@ def test_a_set_says_what_it_was_made_with():
     assert distilled.step_size > 0 and distilled.sets == 1
     assert distilled.teacher_step_size == pytest.approx(MTT["lr_teacher"])
     assert len(load_set(full.distilled, full.prepared).data.images) == 20 * len(CLASSES)
+
+
+# What each stage reads
+
+OF_A_SET = {
+    "temperature": "shipped",
+    "svd": "singular_values",
+    "features": "features",
+    "architectures": "architectures",
+    "reach": "reach",
+    "choices": "choices",
+}  # the file of a row that the stage makes
+
+
+@pytest.mark.parametrize("stage", OF_A_SET)
+def test_a_result_of_another_set_is_made_anew(stage, copy):
+    row = Row(NAME)
+    file = getattr(row, OF_A_SET[stage])
+    before = file.read_bytes()  # has the hash of what it was made from
+    tensors = load_file(row.distilled)
+    turned = tensors | {"images": tensors["images"].flip(3)}
+    write_tensors(row.distilled, turned, read_about(row.distilled))
+    run(stage, NAME)
+    assert file.read_bytes() != before
+
+
+def test_features_of_other_networks_are_made_anew(copy):
+    row = Row(NAME)
+    before = row.features.read_bytes()
+    weights = {name: 2 * values for name, values in load_file(row.weights).items()}
+    write_tensors(row.weights, weights, read_about(row.weights))
+    run("features", NAME)
+    assert row.features.read_bytes() != before
+
+
+def test_the_points_of_the_maps_are_of_the_images_of_their_labels(copy, monkeypatch):
+    given: list[np.ndarray] = []
+
+    def first_two_columns(_, points: list[np.ndarray]) -> list[np.ndarray]:
+        given.extend(points)
+        return [of_block[:, :2].copy() for of_block in points]
+
+    monkeypatch.setattr("stages.features.on_all_cores", first_two_columns)
+    row = Row(NAME)
+    row.features.unlink()
+    run("features", NAME)
+    test = load_split(row.prepared, "test")
+    network = flat_convnet(row.network, test, torch.device("cpu"))
+    theta = load_file(row.weights)["cross_entropy"][0]
+    outputs = block_outputs(network, theta, test.images[:])["block 1"]
+    found = [int((outputs - point).abs().amax(1).argmin()) for point in torch.from_numpy(given[0])]
+    assert test.labels[found].tolist() == load_arrays(row.features)["tsne.labels"].tolist()
+
+
+def test_experts_are_trained_in_the_precision_of_their_buffer(built, copy):
+    buffers = suite()["buffers"]
+    buffers["shapes"]["precision"] = "bfloat16"
+    change_suite(buffers=buffers)
+    run("buffer", "shapes")
+    file = "data/buffer/shapes/trajectories.safetensors"
+    exact, rounded = load_file(built / file)["snapshots"], load_file(file)["snapshots"]
+    assert torch.equal(exact[:, 0], rounded[:, 0]) and not torch.equal(exact, rounded)

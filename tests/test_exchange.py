@@ -213,14 +213,6 @@ def test_a_row_may_have_all_random_sets_of_another_row(shapes):
 # Files of MTT's code in other forms
 
 
-def test_each_experiment_of_dc_is_a_set_of_the_row(shapes, pair):
-    images, labels = pair
-    write_experiments([[images + 1, labels], [images, labels]])
-    taken = take_in()
-    assert torch.equal(taken["images"], torch.cat([images + 1, images]))
-    assert torch.equal(taken["set"], torch.tensor([0, 1]).repeat_interleave(6))
-
-
 def write_numbered(images: Tensor, labels: Tensor, step_size: Tensor) -> None:
     """As they lie in the folder of a run that was stopped early; `lr_*.pt` as successors of MTT write it."""
     torch.save(images.clone().requires_grad_(), SET / "images_100.pt")

@@ -81,7 +81,7 @@ def test_the_starting_value_moves_mts_more_than_the_mask_does(short_runs):
         assert from_2[0.0] - from_1[0.0] > lowered
 
 
-def test_the_exact_optimum_is_on_the_bound_with_and_without_the_mask(scores):
+def test_the_exact_optimum_is_on_the_bound_with_and_without_the_mask():
     table = pd.read_csv(TABLES / "starts.csv")
     exact = table[table["start"].isna() & table["row"].isin(AT_TEN) & table["ratio"].isin([0, 0.1])]
     assert len(exact) == 2 * len(AT_TEN) and (exact["bound_hits"] == 5).all()

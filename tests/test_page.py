@@ -5,8 +5,6 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
 from base64 import b64decode, b64encode
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -31,7 +29,7 @@ from stages.settings.tables import TableKeys
 ROOT = Path(__file__).parent.parent
 COMMITTED = ROOT / "reports/index.html"
 # axe.min.js of the npm package axe-core: `npm pack axe-core` and unpack it
-AXE = os.environ.get("AXE")  # axe.min.js of the npm package axe-core
+AXE = os.environ.get("AXE")
 LARGEST = 3_000_000  # bytes of the committed page
 PHONE, LAPTOP = 390, 1280
 A4 = 703  # pixels between margins of 12 mm
@@ -334,13 +332,13 @@ def test_a_smaller_svg_shows_the_same():
     shapes = [[list(ElementTree.fromstring(text).iter())] for text in (before, after)]
     for kind in ("path", "use", "text", "clipPath"):
         counts = [sum(part.tag.endswith(f"}}{kind}") for part in parts) for (parts,) in shapes]
-        assert counts[0] == counts[1] > 0 or kind == "text"
+        assert counts[0] == counts[1] and (counts[0] or kind == "text")
     referred = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', after))
     ids = set(re.findall(r' id="([^"]+)"', after))
     assert {first or second for first, second in referred} == ids
 
 
-def test_a_picture_keeps_every_pixel(sample, tmp_path):
+def test_a_picture_keeps_every_pixel(sample):
     path = sample.pictures[ODD]
     written = embedded(path, "A picture")
     (data,) = re.findall(r"data:image/webp;base64,([^']+)'", written)
@@ -353,12 +351,6 @@ def test_pictures_of_unknown_size_are_named(sample, tmp_path):
     figures = {"odd": Shown("Odd", "", tmp_path / "odd.svg")}
     with pytest.raises(ValueError, match="odd.svg: expected an SVG with a viewBox"):
         page(sample._replace(figures=figures))
-
-
-@pytest.mark.parametrize("stage", ["report", "analyses", "pictures"])
-def test_the_stages_of_the_report_import_no_torch(stage):
-    code = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 @pytest.fixture(scope="module")

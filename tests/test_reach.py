@@ -3,6 +3,7 @@
 import json
 from contextlib import chdir
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from stages.images.prepared import LabelledImages, load_transform
 from stages.images.real import Real
 from stages.images.shifts import Shift, shifted, shifts_of
 from stages.metrics.scores import brier, log_softmax, nll, scores
-from stages.reach import RealLogits, Tried, load_case, setup_on_real_images
+from stages.reach import RealLogits, Tried, by_networks, load_case, setup_on_real_images
 from stages.reporting.calibration_figures import reach_figures
 from stages.reporting.cells import Results
 from stages.reporting.gathered import Elsewhere, gather
@@ -355,6 +356,19 @@ def test_every_choice_has_its_scores(copied):
             assert len(entry[score]) == repeats, (part, on, choice)
         assert ("nll" in entry) == (choice != "isotonic")
         assert ("temperature" in entry) == (part != "maps")
+
+
+def test_each_number_of_networks_has_its_own_temperature():
+    z, labels = planted(1.0, 4000, 0)
+    fresh = np.stack([z, 2 * z, 4 * z])  # their own optima are 1, 2 and 4
+    settings = TemperatureSettings(**PARAMETERS["temperature"])
+    reach = ReachSettings(**PARAMETERS["reach"] | {"networks": [1, 2, 3]})
+    case = SimpleNamespace(
+        tried=Tried(reach, settings, BOUNDS, 10), at=lambda name, fit: {"temperature": fit.temperature}
+    )
+    found = [entry["temperature"] for entry in by_networks(case, RealLogits(labels, fresh, fresh))]
+    one, two, three = found
+    assert one == pytest.approx(1, rel=0.1) and one < two < three
 
 
 def test_as_many_networks_as_are_shipped_give_the_shipped_temperature(copied):

@@ -1,6 +1,5 @@
 """Sets with soft labels: read, trained on, and calibrated by what their labels say. Hard ones are one-hot."""
 
-import importlib.util
 import json
 from contextlib import chdir
 from pathlib import Path
@@ -11,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from conftest import outside
 from project import PARAMS, make_project, run, write_yaml
 from safetensors.torch import load_file, save_file
 from scipy.optimize import minimize_scalar
+from test_calibration import torchs_lbfgs
 from torch import Tensor
 
 from stages.calibrators.early_stopped import early_stopped, lbfgs_path
@@ -79,21 +78,9 @@ def test_the_optimum_minimises_the_soft_nll():
 
 
 def test_the_early_stopped_run_is_that_of_pytorch_on_the_soft_nll():
-    z = some_logits()
-    targets = torch.from_numpy(some_targets()).double()
-    logits = torch.from_numpy(z).double()
-    temperature = torch.tensor([1.5], dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([temperature], lr=0.02, max_iter=50)
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = -(targets * (logits / temperature).log_softmax(1)).sum(1).mean()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    path = lbfgs_path(z, some_targets(), 1.5, 0.02, 50)
-    assert path[-1] == pytest.approx(float(temperature.detach()), rel=1e-6)
+    z, targets = some_logits().astype(float), some_targets().astype(float)
+    theirs = torchs_lbfgs(z, targets, 1.5, 0.02, 50)
+    assert lbfgs_path(z, targets, 1.5, 0.02, 50)[-1] == pytest.approx(theirs, rel=1e-6)
 
 
 # Sets from elsewhere
@@ -417,12 +404,8 @@ def test_images_at_positions_keep_their_labels():
     assert not hard.is_soft and hard.soft_or_hard is hard.labels and hard.at(rows).targets is None
 
 
-def test_no_stage_mixes_devices_on_soft_labels(shapes, monkeypatch):
+def test_no_stage_mixes_devices_on_soft_labels(pretend, shapes, monkeypatch):
     """On tensors that pretend to be on a GPU, as in test_devices.py."""
-    file = outside("CUDA_DIR", "cuda") / "pretend.py"
-    spec = importlib.util.spec_from_file_location("pretend", file)
-    pretend = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(pretend)
     monkeypatch.setattr(Entry, "device", torch.device("cuda"))
     write_pair(*soft_set())
     suite = yaml.safe_load(Path("suites/shapes.yaml").read_text())

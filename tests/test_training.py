@@ -11,13 +11,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from stages.buffer import Experts
+from stages.images.distilled import DistilledSet
 from stages.images.prepared import NormalisedImages, Transform
 from stages.losses import cross_entropy, focal, focal_detached, label_smoothing, mixup
 from stages.networks.convnet import ConvNet
 from stages.runtime.randomness import generator
-from stages.settings.train import TrainSettings
+from stages.settings.train import OwnTraining, TrainKeys, TrainSettings
 from stages.training import gradients, loop, snapshots
 from stages.training.flat import FlatNetwork
+from stages.training.groups import schedule_of
 from stages.training.loop import Examples, Schedule, train
 from stages.training.objective import Loss, Objective
 from stages.training.snapshots import delete_checkpoint
@@ -507,3 +509,13 @@ def test_the_shares_of_mixup_follow_the_beta_distribution():
     variance = 1 / (4 * 1.8)
     assert abs(np.mean(shares) - 0.5) < 4 * np.sqrt(variance / 2000)
     assert np.var(shares) == pytest.approx(variance, rel=0.1)
+
+
+def test_every_key_of_training_reaches_the_schedule():
+    settings = SETTINGS.model_copy(
+        update={"weight_decay": 0.25, "mixup_first": True, "precision": "bfloat16"}
+    )
+    keys = TrainKeys(epochs=7, lr=0.3, augment=False, train=OwnTraining(momentum=0.5))
+    ours = schedule_of(keys, settings, DistilledSet(None, None, None, None), "row")
+    expected = {"epochs": 7, "lr": 0.3, "batch": 8, "momentum": 0.5, "weight_decay": 0.25, "augment": False}
+    assert ours == Schedule(**expected, drop=True, mix_first=True, precision="bfloat16")

@@ -19,7 +19,6 @@ Numbers = dict[str, Any]
 OPERATIONS = 1e15  # the unit of the tables
 GB = 1e9
 HOST = 256e9  # bytes of a machine's memory, assumed
-HASHED = 0.5e9  # bytes a second, assumed of MD5 on one core
 HOURS = ["operations, 1e15", "hours, products alone", "hours, eager"]
 # Columns of the table of rows; the rest of a row's stages is in the JSON.
 STAGES = ("distill", "train", "temperature", "further")
