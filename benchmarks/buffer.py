@@ -27,7 +27,7 @@ from benchmarks.measure import (
     Prepared,
     compared,
     device_of,
-    in_process,
+    each_way,
     main_or_measure,
     measured,
     rates,
@@ -194,13 +194,8 @@ def results_of(name: str, runs: int, limit: dict[str, float]) -> list[dict[str, 
         limit: what `rates` has found.
     """
     setting = SETTINGS[name]
-    ways = {}
-    first_epoch = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for way in setting.ways:
-            file = f"{folder}/{way}"
-            ways[way] = in_process("benchmarks.buffer", name, way, runs, file)
-            first_epoch[way] = load_file(file)["result"][:, :2]
+    ways, snapshots = each_way("benchmarks.buffer", setting.ways, runs, name)
+    first_epoch = {way: of_way[:, :2] for way, of_way in snapshots.items()}
     results = []
     for way, numbers in compared(ways).items():
         pairs = zip(first_epoch[way], first_epoch["plain"])

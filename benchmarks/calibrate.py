@@ -7,15 +7,13 @@ scaling would do if it were left to run. Ours has to agree with a bisection in f
 logits; how far either way is off is written. Each way runs in a process of its own.
 """
 
-import tempfile
 from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
-from benchmarks.measure import Prepared, compared, in_process, main_or_measure, measured, rates, report
+from benchmarks.measure import Prepared, compared, each_way, main_or_measure, measured, rates, report
 from stages.calibrators.optimum import optimum
 
 __all__ = ["exact", "made", "temperature"]
@@ -93,13 +91,8 @@ def measure(way: str, runs: str, file: str) -> None:
 
 
 def main(runs: str = "5") -> None:
-    ways = {}
-    temperatures = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for way in ("plain", "ours"):
-            file = f"{folder}/{way}"
-            ways[way] = in_process("benchmarks.calibrate", way, runs, file)
-            temperatures[way] = float(load_file(file)["result"])
+    ways, results_of_ways = each_way("benchmarks.calibrate", ("plain", "ours"), runs)
+    temperatures = {way: float(result) for way, result in results_of_ways.items()}
     best = exact(*made(IMAGES, CLASSES))
     assert abs(temperatures["ours"] / best - 1) < 1e-4, f"T is {temperatures['ours']}, the best is {best}"
     limit = rates()

@@ -25,11 +25,12 @@ from safetensors.torch import load_file
 
 from benchmarks.measure import (
     CPU,
+    FOLDER,
     Prepared,
     compared,
     device_of,
     distance,
-    in_process,
+    each_way,
     main_or_measure,
     measured,
     rates,
@@ -47,6 +48,7 @@ from stages.images.sampling import chunks_of, class_rows, per_class
 from stages.networks.convnet import ConvNet
 from stages.runtime.files import write_tensors
 from stages.runtime.randomness import generator
+from stages.runtime.reuse import read_json
 from stages.training.flat import FlatNetwork
 
 __all__ = ["CASES", "CIFAR", "MATCHING", "MTT", "WAYS", "Case", "Shape", "prepared", "problem"]
@@ -305,13 +307,7 @@ def results_of(name: str, runs: int, limit: dict[str, float]) -> list[dict[str, 
         limit: what `rates` has found.
     """
     case = CASES[name]
-    ways = {}
-    gradients = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for way in WAYS:
-            file = f"{folder}/{way}"
-            ways[way] = in_process("benchmarks.distill", name, way, runs, file)
-            gradients[way] = load_file(file)["result"]
+    ways, gradients = each_way("benchmarks.distill", WAYS, runs, name)
     apart = {"plain": 0.0, "ours": distance(gradients["ours"], gradients["plain"])}
     assert apart["ours"] < case.apart, f"{name}: the two ways differ by {apart['ours']}"
     precision = {"plain": "float32", "ours": case.settings.get("precision", "float32")}
@@ -324,8 +320,11 @@ def results_of(name: str, runs: int, limit: dict[str, float]) -> list[dict[str, 
 
 def main(runs: str = "5", *names: str) -> None:
     limit = rates(device_of("ours"))
-    results = []
-    for name in names or CASES:
+    measured_now = names or tuple(CASES)
+    former = read_json(FOLDER / "distill.json").get("results", [])
+    kept = CASES.keys() - set(measured_now)
+    results = [result for result in former if result["case"] in kept]
+    for name in measured_now:
         results += results_of(name, int(runs), limit)
         report("distill", {"runs": int(runs), "unit": "seconds, MiB", "rates": limit}, results)
 

@@ -19,7 +19,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
-from safetensors.torch import load_file
 
 from benchmarks import buffer, calibrate, distill, train
 from benchmarks.measure import (
@@ -29,7 +28,7 @@ from benchmarks.measure import (
     compared,
     device_of,
     distance,
-    in_process,
+    each_way,
     main_or_measure,
     measured,
     report,
@@ -140,13 +139,7 @@ def grown(benchmark: str, runs: int) -> list[dict[str, Any]]:
 def at_size(benchmark: str, setting: str, value: int, runs: int) -> list[dict[str, Any]]:
     """Both ways at one size."""
     axis = AXES[benchmark][setting]
-    ways = {}
-    made = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for way in ("plain", "ours"):
-            file = f"{folder}/{way}"
-            ways[way] = in_process("benchmarks.growth", benchmark, setting, value, way, runs, file)
-            made[way] = load_file(file)["result"]
+    ways, made = each_way("benchmarks.growth", ("plain", "ours"), runs, benchmark, setting, value)
     apart = distance(made["ours"], made["plain"])
     assert apart < axis.apart, f"{setting}, {value} {axis.title}: the two ways differ by {apart}"
     size = {"setting": setting, "axis": axis.title, "value": value}

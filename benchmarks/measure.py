@@ -12,19 +12,20 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from stages.machine import device as devices
 from stages.runtime.files import write_json
 from stages.settings.project import param
-from stages.tools.circumstances import processor_name
+from stages.tools.circumstances import commit, processor_name
 
 __all__ = [
     "CPU",
@@ -33,6 +34,7 @@ __all__ = [
     "compared",
     "device_of",
     "distance",
+    "each_way",
     "in_process",
     "machine",
     "main_or_measure",
@@ -56,6 +58,7 @@ class Prepared(NamedTuple):
 
 
 def machine() -> dict[str, Any]:
+    """What a measurement was made on, and the commit of the code."""
     return {
         "processor": processor_name(),
         "cores": os.cpu_count(),
@@ -64,6 +67,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": importlib.metadata.version("torch"),
         "numpy": importlib.metadata.version("numpy"),
+        "commit": commit(),
     }
 
 
@@ -139,6 +143,24 @@ def in_process(module: str, *words: object) -> dict[str, Any]:
     command = [sys.executable, "-m", module, "--measure", *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
+
+
+def each_way(
+    module: str, ways: Iterable[str], runs: object, *words: object
+) -> tuple[dict[str, dict[str, Any]], dict[str, torch.Tensor]]:
+    """Run each way in a process of its own: what `measured` prints of it, and its result.
+
+    Args:
+        words: that `measure` of the module has before the way.
+    """
+    numbers = {}
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for way in ways:
+            file = f"{folder}/{way}"
+            numbers[way] = in_process(module, *words, way, runs, file)
+            results[way] = load_file(file)["result"]
+    return numbers, results
 
 
 def main_or_measure(main: Callable[..., None], measure: Callable[..., None]) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch.utils.data import TensorDataset
 
 from benchmarks.measure import (
@@ -22,7 +21,7 @@ from benchmarks.measure import (
     compared,
     device_of,
     distance,
-    in_process,
+    each_way,
     main_or_measure,
     measured,
     rates,
@@ -124,13 +123,7 @@ def operations() -> int:
 
 
 def main(runs: str = "5") -> None:
-    ways = {}
-    weights = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for way in ("plain", "ours"):
-            file = f"{folder}/{way}"
-            ways[way] = in_process("benchmarks.train", way, runs, file)
-            weights[way] = load_file(file)["result"]
+    ways, weights = each_way("benchmarks.train", ("plain", "ours"), runs)
     apart = distance(weights["ours"], weights["plain"])
     assert apart < 1e-4, f"the two ways differ by {apart}"
     limit = rates(device_of("ours"))
