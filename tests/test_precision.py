@@ -124,6 +124,7 @@ def test_networks_are_trained_with_the_flags_of_the_precision(precision, network
     seen = flags_at_work(network)
     trained(network, real, precision, networks)
     inside = precision == "tf32"
+    assert (inside, inside) in seen
     assert ((True, True) in seen) == inside
     assert flags() == (False, False)
 
