@@ -30,7 +30,9 @@ from stages.reach import RealLogits, Tried, by_networks, load_case, setup_on_rea
 from stages.reporting.calibration_figures import reach_figures
 from stages.reporting.cells import Results
 from stages.reporting.gathered import Elsewhere, gather
-from stages.reporting.reach import reach_figure, shipped_table, without_images_table
+from stages.reporting.reach_figure import reach_figure
+from stages.reporting.shipped_table import shipped_table
+from stages.reporting.without_images_table import without_images_table
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_result, write_result, write_tensors
 from stages.runtime.randomness import generator

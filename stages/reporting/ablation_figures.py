@@ -205,7 +205,7 @@ def _end_axis(axis: Axes, of_row: pd.DataFrame) -> None:
     is_own = (of_row["method"] == "mts") & (of_row["own"] == 1)
     kept = of_row[of_row["method"].isin(LEVELS) | is_own]
     kept = kept if len(kept) else of_row
-    with_bands = of_row["ece_mean_percent"] + of_row["ece_std_percent"]
+    with_bands = of_row["ece_mean_percent"] + of_row["ece_std_percent"].fillna(0)
     top = min(ROOM * kept["ece_mean_percent"].max(), 1.05 * with_bands.max())
     highest = of_row["ece_mean_percent"].max()
     axis.set_ylim(0, top)

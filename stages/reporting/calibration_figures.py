@@ -9,7 +9,7 @@ from stages.reporting.cells import METHODS, Results
 from stages.reporting.choices import choices_figure, printed_ece
 from stages.reporting.drawing import Drawn
 from stages.reporting.gathered import Gathered, found_elsewhere
-from stages.reporting.reach import reach_figure
+from stages.reporting.reach_figure import reach_figure
 from stages.reporting.reliability import figure1
 from stages.reporting.rows_of_figures import row_of_figure1, rows_by_ipc
 from stages.settings.tables import TableKeys

@@ -142,11 +142,9 @@ def step_size(row: TableKeys) -> str:
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (0 for a single value)."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, 0.0
-    return mean, float(np.std(values, ddof=1))
+    """Mean and sample standard deviation, which is NaN for a single value."""
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+    return float(np.mean(values)), std
 
 
 def means(method: dict[str, Any], keys: Iterable[str]) -> dict[str, float]:
@@ -159,16 +157,14 @@ def means(method: dict[str, Any], keys: Iterable[str]) -> dict[str, float]:
 
 
 def percent(values: Sequence[float]) -> str:
-    """Mean and standard deviation of shares, in percent."""
-    mean, std = mean_std(values)
-    return pair([100 * mean, 100 * std])
+    """Mean and standard deviation of shares, in percent; a single share has no deviation."""
+    return pair([100 * number for number in mean_std(values)])
 
 
-def pair(values: Sequence[float] | float | None) -> str:
-    """[mean, standard deviation], a mean alone, or no number at all."""
+def pair(values: Sequence[float] | float | None, decimals: int = 2) -> str:
+    """[mean, standard deviation], a mean alone, or no number at all. A deviation of NaN is left out."""
     if values is None:
         return ""
-    if isinstance(values, int | float):
-        return f"{values:.2f}"
-    mean, std = values
-    return f"{mean:.2f} ± {std:.2f}"
+    mean, std = (values, np.nan) if isinstance(values, int | float) else values
+    spread = "" if np.isnan(std) else f" ± {std:.{decimals}f}"
+    return f"{mean:.{decimals}f}{spread}"

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stages.reporting.cells import MISSING, REPEATS, SCORES, Table, mean_std, means, pair, percent
-from stages.reporting.drawing import Drawn
+from stages.reporting.cells import MISSING, REPEATS, SCORES, Table, means, pair, percent
+from stages.reporting.drawing import Drawn, percents
 from stages.reporting.paper_tables import PAPER, printed_for
 from stages.reporting.style import COLORS, SMALL, legend, name_panel, panels
 from stages.settings.tables import TableKeys
@@ -142,11 +142,10 @@ def choices_figure(entries: list[dict[str, Any]], printed: dict[str, Any]) -> Dr
     points = []
     for entry in entries:
         family = entry["family"]
-        mean, std = mean_std(entry["ece"])
         paper, paper_std = printed.get(_column(family)) or (np.nan, np.nan)
         point = {"family": FAMILIES[family], "choice": entry["choice"], "default": entry["default"]}
-        point |= {"ece_mean_percent": 100 * mean, "ece_std_percent": 100 * std}
-        point |= {"repeats": len(entry["ece"]), "paper_percent": paper, "paper_std_percent": paper_std}
+        point |= percents("ece", entry["ece"])
+        point |= {"paper_percent": paper, "paper_std_percent": paper_std}
         points.append(point)
     data = pd.DataFrame(points)
     return Drawn(data, _draw_choices, {}, _span_of_choices(data))

@@ -30,7 +30,7 @@ FILES = (
     "hero.py",
     "histograms.py",
     "maps.py",
-    "reach.py",
+    "reach_figure.py",
     "reliability.py",
     "style.py",
     "svg.py",

@@ -11,7 +11,8 @@ from stages.reporting.gathered import Gathered, asked_for, rows_of_paper_suites
 from stages.reporting.marks import marked, with_step_size
 from stages.reporting.paper_cells import hours_of_grid, paper_table
 from stages.reporting.paper_tables import PAPER_TABLES, refer_to_choices
-from stages.reporting.reach import shipped_table, without_images_table
+from stages.reporting.shipped_table import shipped_table
+from stages.reporting.without_images_table import without_images_table
 from stages.runtime.reuse import read_json
 from stages.settings.rows import REPORTS
 

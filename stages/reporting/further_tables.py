@@ -18,6 +18,7 @@ from stages.reporting.cells import (
     lr_and_step_size,
     mean_std,
     means,
+    pair,
     percent,
     step_size,
 )
@@ -87,8 +88,7 @@ def _score_cell(method: dict[str, Any] | None, score: str) -> str:
     if method is None:
         return MISSING
     if score in IN_NATS:
-        mean, std = mean_std(method[score])
-        return f"{mean:.3f} ± {std:.3f}"
+        return pair(mean_std(method[score]), decimals=3)
     cell = percent(method[score])
     if score in method["interval"]:
         low, high = method["interval"][score]

@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
-from stages.reporting.cells import ABSENT, LONG, MISSING, SCORES, Table
+from stages.reporting.cells import ABSENT, LONG, MISSING, SCORES, Table, pair
 from stages.reporting.elements import folded, inline, link, scrolling, section, tag
 from stages.reporting.marks import plain_name
 from stages.reporting.paper_cells import TITLES
@@ -205,13 +205,12 @@ def _title_of(key: str, columns: list[str]) -> str:
 
 
 def _in_full(number: dict[str, Any], score: str) -> str:
-    """A mean and its deviation in percent to four decimals; "" where the table has none."""
+    """A mean and its deviation in percent to four decimals; "" where the table has no mean."""
     mean = number.get(f"{score}_mean")
     if mean is None:
         return ""
-    std = number[f"{score}_std"]
-    networks = f", {number['repeats']} networks" if "repeats" in number else ""
-    return f"{100 * mean:.4f} ± {100 * std:.4f}{networks}"
+    in_percent = pair([100 * mean, 100 * number[f"{score}_std"]], decimals=4)
+    return f"{in_percent}, {number['repeats']} networks" if "repeats" in number else in_percent
 
 
 def line_place(row: str | None, cells: dict[str, str], facts: Mapping[str, Facts]) -> dict[str, str]:

@@ -24,7 +24,8 @@ from stages.reporting.choices import choices_table
 from stages.reporting.formats import markdown
 from stages.reporting.marks import marked, plain_name
 from stages.reporting.paper_tables import PAPER_TABLES
-from stages.reporting.reach import shipped_table, without_images_table
+from stages.reporting.shipped_table import shipped_table
+from stages.reporting.without_images_table import without_images_table
 from stages.runtime.errors import UserError
 from stages.runtime.files import (
     naming,
