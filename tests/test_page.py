@@ -299,6 +299,14 @@ def test_the_best_is_bold_and_numbers_are_there_in_full(sample):
     assert "2.34 ± 0.10" in titles
 
 
+def test_a_number_of_one_network_is_there_in_full_without_a_deviation(sample):
+    text = [{"Row": "b", "Raw": "2.34", "MTS": "2.10†"}]
+    numbers = [{"row": "b", "method": "mts", "repeats": 1, "ece_mean": 0.0210041, "ece_std": float("nan")}]
+    table = Table("Table 1: one", pd.DataFrame(text), pd.DataFrame(numbers), [])
+    written = page(sample._replace(tables={"table1": table}))
+    assert 'title="2.1004, 1 network"' in written and "nan" not in written.split('id="table1"')[1][:2000]
+
+
 def test_the_papers_table_stands_folded_beside_ours(sample):
     about = {"table": "table5", "dataset": "cifar10", "backbone": "mtt", "ipc": 1, "column": "mts"}
     line = about | {"number": "ece", "row": "b", "percent": 2.5, "std_percent": 0.3, "difference": 0.69}

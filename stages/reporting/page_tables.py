@@ -210,7 +210,10 @@ def _in_full(number: dict[str, Any], score: str) -> str:
     if mean is None:
         return ""
     in_percent = pair([100 * mean, 100 * number[f"{score}_std"]], decimals=4)
-    return f"{in_percent}, {number['repeats']} networks" if "repeats" in number else in_percent
+    if "repeats" not in number:
+        return in_percent
+    networks = "network" if number["repeats"] == 1 else "networks"
+    return f"{in_percent}, {number['repeats']} {networks}"
 
 
 def line_place(row: str | None, cells: dict[str, str], facts: Mapping[str, Facts]) -> dict[str, str]:
@@ -298,11 +301,11 @@ def _one_decimal(number: str) -> str:
 
 def long_text(cell: str, exact: str) -> str:
     """What a short number is in full: `exact` where that is the cell's number, or else the cell itself."""
-    if not CELL.fullmatch(cell):
+    printed = CELL.fullmatch(cell)
+    if not printed:
         return ""
-    printed = cell.split(" ")[0].rstrip("†")
-    known = exact.split(" ")[0]
-    is_the_same = known and f"{float(known):.2f}" == f"{float(printed):.2f}"
+    known = NUMBERS.match(exact)
+    is_the_same = known and f"{float(known['mean']):.2f}" == f"{float(printed['mean']):.2f}"
     return exact if is_the_same else cell
 
 
