@@ -122,6 +122,17 @@ def test_folds_of_the_set_help_every_distilled_row_of_ten_images_and_mts_none():
         assert table[row, "folds"] < table[row, "raw"] < table[row, "mts"]
 
 
+def test_folds_of_datms_set_end_on_the_bound_and_so_does_ts_without_its_early_stop():
+    row = "cifar10-datm-ipc10-released-bf16"
+    table = pd.read_csv(TABLES / "without_images.csv").set_index(["row", "method"])
+    folds = table.loc[row, "folds"]
+    assert folds["temperature_mean"] == 20 and folds["ece_mean"] > 20 * table.loc[(row, "raw"), "ece_mean"]
+    ts = pd.read_csv(TABLES / "table1.csv").set_index(["row", "method"])
+    for other in (row, "cifar10-dc-ipc10-released", "cifar10-mtt-ipc10-released"):
+        exact = ts.loc[(other, "ts_converged")]
+        assert exact["bound_hits"] == exact["repeats"]
+
+
 def test_networks_on_random_images_vary_with_the_draw(scores):
     """Their accuracy is spread more widely than that of any row with one set."""
     spread = scores["accuracy_std"].xs("raw", level="method")
