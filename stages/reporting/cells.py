@@ -16,12 +16,14 @@ __all__ = [
     "SCORES",
     "Results",
     "Table",
+    "bound_mark",
     "lr_and_step_size",
     "mean_std",
     "means",
     "pair",
     "percent",
     "step_size",
+    "temperature_cell",
 ]
 
 METHODS = {
@@ -168,3 +170,15 @@ def pair(values: Sequence[float] | float | None, decimals: int = 2) -> str:
     mean, std = (values, np.nan) if isinstance(values, int | float) else values
     spread = "" if np.isnan(std) else f" ± {std:.{decimals}f}"
     return f"{mean:.{decimals}f}{spread}"
+
+
+def bound_mark(fitted: dict[str, Any]) -> str:
+    """What stands behind a number where a temperature of it ended on a bound."""
+    return "†" if any(fitted.get("bound_hit", [])) else ""
+
+
+def temperature_cell(entry: dict[str, Any]) -> str:
+    """The mean temperature of an entry; "" where it has none."""
+    if "temperature" not in entry:
+        return ""
+    return f"{np.mean(entry['temperature']):.2f}{bound_mark(entry)}"

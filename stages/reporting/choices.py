@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stages.reporting.cells import MISSING, REPEATS, SCORES, Table, means, pair, percent
+from stages.reporting.cells import MISSING, REPEATS, SCORES, Table, means, pair, percent, temperature_cell
 from stages.reporting.drawing import Drawn, percents
 from stages.reporting.paper_tables import PAPER, printed_for
 from stages.reporting.style import COLORS, SMALL, legend, name_panel, panels
@@ -103,16 +103,9 @@ def _line(row: str, entry: dict[str, Any], of_paper: list[float] | None) -> dict
     line["Default"] = "yes" if entry["default"] else ""
     for name in NUMBERS:
         line[SCORES[name]] = percent(entry[name])
-    line["T"] = _temperature(entry)
+    line["T"] = temperature_cell(entry)
     line["The paper's ECE"] = pair(of_paper)
     return line
-
-
-def _temperature(entry: dict[str, Any]) -> str:
-    if "temperature" not in entry:
-        return ""
-    mark = "†" if any(entry["bound_hit"]) else ""
-    return f"{np.mean(entry['temperature']):.2f}{mark}"
 
 
 def _missing_line(row: str) -> dict[str, str]:

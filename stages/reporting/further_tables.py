@@ -15,6 +15,7 @@ from stages.reporting.cells import (
     SCORES,
     Results,
     Table,
+    bound_mark,
     lr_and_step_size,
     mean_std,
     means,
@@ -303,8 +304,7 @@ def _start_lines(row: str, fits: list[dict], steps: int, ratios: list[float]) ->
 def _fit_cell(fit: dict | None) -> str:
     if fit is None:
         return ""
-    mark = "†" if any(fit["bound_hit"]) else ""
-    return f"{100 * np.mean(fit['ece']):.2f} ({np.mean(fit['temperature']):.2f}){mark}"
+    return f"{100 * np.mean(fit['ece']):.2f} ({np.mean(fit['temperature']):.2f}){bound_mark(fit)}"
 
 
 def _fit_numbers(row: str, fit: dict) -> dict[str, Any]:
@@ -373,8 +373,7 @@ def _architecture_line(row: str, network: str, result: dict[str, Any] | None) ->
     calibrated = result.get("calibrated", {}) if result else {}
     for key, title in ARCHITECTURE_TEMPERATURES.items():
         if key in calibrated:
-            mark = "†" if any(calibrated[key]["bound_hit"]) else ""
-            line[title] = percent(calibrated[key]["ece"]) + mark
+            line[title] = percent(calibrated[key]["ece"]) + bound_mark(calibrated[key])
         else:
             line[title] = ABSENT if result else MISSING
     return line

@@ -11,6 +11,7 @@ from stages.reporting.cells import (
     SCORES,
     Results,
     Table,
+    bound_mark,
     lr_and_step_size,
     mean_std,
     pair,
@@ -205,7 +206,7 @@ def _text(line: Line, results: Results) -> dict[str, str]:
     cell, row, method = line
     keys = results.rows[row]
     difference, deviations = _differences(line)
-    mark = "†" if cell.number == "ece" and any(method["bound_hit"]) else ""
+    mark = bound_mark(method) if cell.number == "ece" else ""
     name = f" ({method['name']})" if "name" in method else ""
     budget = f"{keys.budget}: {keys.budget_note}" if keys.budget_note else str(keys.budget)
     ours = {

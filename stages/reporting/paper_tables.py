@@ -15,6 +15,7 @@ from stages.reporting.cells import (
     SCORES,
     Results,
     Table,
+    bound_mark,
     lr_and_step_size,
     means,
     pair,
@@ -426,7 +427,7 @@ def _cell(results: Results, row: str, key: str, number: str) -> str:
         return MISSING
     if not method:
         return ABSENT
-    mark = "†" if number == "ece" and any(method["bound_hit"]) else ""
+    mark = bound_mark(method) if number == "ece" else ""
     return percent(method[number]) + mark
 
 

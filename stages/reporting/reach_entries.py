@@ -1,8 +1,8 @@
-"""What the tables of `reach` share: the entries of `data/reach/<row>.json` and their marks."""
+"""What the tables of `reach` share: the entries of `data/reach/<row>.json` and their numbers."""
 
 from typing import Any
 
-__all__ = ["NUMBERS", "entry_of", "mark_of"]
+__all__ = ["NUMBERS", "entry_of"]
 
 NUMBERS = ("temperature", "accuracy", "ece", "nll", "confidence_gap")
 
@@ -13,7 +13,3 @@ def entry_of(entries: list[dict[str, Any]], choice: str, on: str = "clean") -> d
         if (entry["choice"], entry["on"]) == (choice, on):
             return entry
     return None
-
-
-def mark_of(entry: dict[str, Any]) -> str:
-    return "†" if any(entry.get("bound_hit", [])) else ""

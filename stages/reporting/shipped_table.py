@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.reporting.cells import ABSENT, METHODS, MISSING, REPEATS, Table, means, percent
-from stages.reporting.reach_entries import NUMBERS, entry_of, mark_of
+from stages.reporting.cells import ABSENT, METHODS, MISSING, REPEATS, Table, means, percent, temperature_cell
+from stages.reporting.reach_entries import NUMBERS, entry_of
 
 __all__ = ["shipped_table"]
 
@@ -102,7 +102,7 @@ def _shown(entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _line(row: str, entry: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, str]:
-    line = {"Row": row, "What": PARTS[entry["part"]], "Choice": _words(entry), "T": _temperature(entry)}
+    line = {"Row": row, "What": PARTS[entry["part"]], "Choice": _words(entry), "T": temperature_cell(entry)}
     line["Accuracy"] = percent(entry["accuracy"])
     line["ECE"] = percent(entry["ece"])
     for choice, title in BESIDE.items():
@@ -126,12 +126,6 @@ def _words(entry: dict[str, Any]) -> str:
     if part in ("objectives", "own"):
         return OBJECTIVES[choice]
     return OTHERS.get(choice, choice)
-
-
-def _temperature(entry: dict[str, Any]) -> str:
-    if "temperature" not in entry:
-        return ""
-    return f"{np.mean(entry['temperature']):.2f}{mark_of(entry)}"
 
 
 def _missing_line(row: str) -> dict[str, str]:

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.reporting.cells import ABSENT, MISSING, REPEATS, Results, Table, means, percent
-from stages.reporting.reach_entries import NUMBERS, entry_of, mark_of
+from stages.reporting.cells import ABSENT, MISSING, REPEATS, Results, Table, bound_mark, means, percent
+from stages.reporting.reach_entries import NUMBERS, entry_of
 
 __all__ = ["without_images_table"]
 
@@ -86,4 +86,4 @@ def _ece_cell(method: dict[str, Any] | None) -> str:
         return MISSING
     if not method:
         return ABSENT
-    return f"{percent(method['ece'])}{mark_of(method)}"
+    return f"{percent(method['ece'])}{bound_mark(method)}"
