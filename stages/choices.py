@@ -95,12 +95,15 @@ def choices(tried: Tried, row: Row) -> None:
         UserError: `lr: learned` or `teacher`, but the set came without such a step size; a network has
             weights that are not finite.
     """
-    former = {entry["made_from"]: entry for entry in former_result(row.choices).get("entries", [])}
+    former_results = former_result(row.choices)
+    former = {entry["made_from"]: entry for entry in former_results.get("entries", [])}
     about = description(row, row.keys(TrainKeys), tried.train)
     with scratch(f"choices-{row.name}", about, input_files(row)) as folder:
         entries = training_entries(tried, row, former, folder)
         entries += mts_entries(tried, row, former)
-        write_result(row.choices, {"row": row.name, "entries": entries})
+        results = {"row": row.name, "entries": entries}
+        if results != former_results:  # an untouched file keeps the record of the run that made it
+            write_result(row.choices, results)
 
 
 # Choices that need networks of their own

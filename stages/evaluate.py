@@ -233,7 +233,9 @@ def evaluate(settings: EvaluateSettings, bounds: list[float], row: Row) -> None:
     whole = {"row": row.name, "mask_ratio": fitted["mask_ratio"], "test_images": len(labels)}
     whole |= training_of(row)
     whole["sweep"] = swept(former_results.get("sweep", {}), logits, labels, settings.bins)
-    write_result(row.results, whole | {"methods": results})
+    whole["methods"] = results
+    if whole != former_results:  # an untouched file keeps the record of the run that made it
+        write_result(row.results, whole)
     write_json(row.metrics, metrics_of(results))
     write_text(row.reliability, bins_as_csv(results))
 

@@ -179,8 +179,10 @@ def test_another_alpha_trains_its_own_networks_alone(project, monkeypatch):
 
     monkeypatch.setattr(choices, "train_groups", noted)
     before = entries()
+    stamp = Row(NAME).choices.stat().st_mtime_ns
     run("choices", NAME)
     assert groups == [] and entries() == before
+    assert Row(NAME).choices.stat().st_mtime_ns == stamp, "a file that stays as it is was written anew"
     more = PARAMS["choices"] | {"mixup_alpha": [0.4, 0.7, 1.0]}
     write_yaml(Path("params.yaml"), PARAMS | {"choices": more})
     run("choices", NAME)
