@@ -27,7 +27,7 @@ from stages.runtime.reuse import code_version, fingerprint, input_hash, is_made_
 from stages.settings.features import FeaturesKeys
 from stages.settings.rows import Dataset, Row, finished_rows
 from stages.tools.records import recorded
-from stages.training.flat import FlatNetwork, flat_convnet, predict
+from stages.training.flat import FlatNetwork, flat_convnet, predict, predict_each
 
 __all__ = ["block_outputs", "features"]
 
@@ -84,7 +84,7 @@ def feature_tensors(row: Row, keys: FeaturesKeys) -> dict[str, torch.Tensor]:
     tensors = {
         "inside.max_logit": logits.amax(2),
         "inside.max_probability": logits.softmax(2).amax(2),
-        "outside.max_probability": max_probabilities(networks, outside),
+        "outside.max_probability": predict_each(network, networks.weights, outside).softmax(2).amax(2),
         "own.max_logit": own_max_logits(networks, distilled),
     }
     for ratio in keys.ratios:
@@ -151,12 +151,6 @@ def outside_images(row: Row, keys: FeaturesKeys, test: LabelledImages) -> Normal
         where = f"features.{row.name}.outside"
         raise UserError(f"{where}: {keys.outside!r} has images of {shape}; allowed: images of {allowed}")
     return images
-
-
-def max_probabilities(networks: Networks, images: NormalisedImages) -> torch.Tensor:
-    """`(repeats, N)`."""
-    repeats = range(len(networks.weights))
-    return torch.stack([networks.logits(repeat, images).softmax(1).amax(1) for repeat in repeats])
 
 
 def own_max_logits(networks: Networks, distilled: DistilledSet) -> torch.Tensor:
