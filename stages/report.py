@@ -102,7 +102,7 @@ def page_content(gathered: Gathered, evidence: Evidence, first: dict[str, Drawn]
         pictures=row_pictures(gathered),
         settings=read_yaml(Path("params.yaml")),
         versions=versions(),
-        findings=findings(evidence.results),
+        findings=findings(evidence),
         hero=next(iter(first), None),
         facts=row_facts(gathered),
         results=evidence.results,
@@ -155,7 +155,8 @@ def write_main_readme(evidence: Evidence, content: Content) -> None:
         return
     text = path.read_text()
     hero = hero_of(content, Path())
-    changed = with_section(text, found_section(evidence.results, content.tables, hero))
+    section = found_section(content.findings, evidence.results, content.tables, hero)
+    changed = with_section(text, section)
     if changed != text:
         write_text(path, changed)
 

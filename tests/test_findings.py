@@ -133,6 +133,21 @@ def test_folds_of_datms_set_end_on_the_bound_and_so_does_ts_without_its_early_st
         assert exact["bound_hits"] == exact["repeats"]
 
 
+def test_the_number_of_iterations_moves_mts_on_released_sets_as_their_readme_says():
+    table = pd.read_csv(TABLES / "starts.csv")
+    after_20 = table[(table["steps"] == 20) & (table["start"] == 1.5)].set_index(["row", "ratio"])["ece_mean"]
+    words = (ROOT / "reports/released/README.md").read_text()
+    row = "cifar10-{}-released".format
+    better = [(row("mtt-ipc1"), 0.3), (row("dc-ipc1"), 0.8), (row("dsa-ipc1"), 0.8)]
+    better += [(row("dc-ipc10"), 0.8), (row("mtt-ipc10"), 0.3)]
+    *first, last = [f"{100 * after_20[case]:.2f}" for case in better]
+    assert f"({', '.join(first)} and {last}, in their order)" in words
+    worse = [(row("datm-ipc10") + "-bf16", 0.3), ("cifar100-dc-ipc1-released", 0.8)]
+    worse.append(("cifar100-dsa-ipc1-released-bf16", 0.8))
+    datm, dc, dsa = (f"{100 * after_20[case]:.2f}" for case in worse)
+    assert datm in words and f"to {dc} and {dsa} on DC's and DSA's" in words
+
+
 def test_networks_on_random_images_vary_with_the_draw(scores):
     """Their accuracy is spread more widely than that of any row with one set."""
     spread = scores["accuracy_std"].xs("raw", level="method")

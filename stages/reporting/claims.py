@@ -31,7 +31,8 @@ SOME = "held on some, else undecided"
 NOT_HELD = "not held"
 UNDECIDED = "undecided"
 NOT_TESTED = "not tested"
-VERDICTS = (HELD, SOME, PARTLY, NOT_HELD, UNDECIDED, NOT_TESTED)
+FOLLOWS = "true by construction"
+VERDICTS = (HELD, SOME, PARTLY, NOT_HELD, UNDECIDED, NOT_TESTED, FOLLOWS)
 LINKS = 2  # figures of one name, of several suites or rows, that a claim links to
 NOTES = [
     "A case is a row, a pair of rows, or a row at one of several settings. It speaks for a claim where its"
@@ -40,13 +41,15 @@ NOTES = [
     f"`{HELD}`: more than half of the cases speak for the claim, and none against it. `{SOME}`: fewer speak"
     f" for it, and none against it. `{PARTLY}`: some speak for it, and some against it. `{NOT_HELD}`: some"
     f" speak against it, and none for it. `{UNDECIDED}`: all intervals allow both. `{NOT_TESTED}`: no row has"
-    " the results.",
+    f" the results. `{FOLLOWS}`: it held, and cannot fail, as a temperature changes no prediction.",
     "ECE minus Raw's: the interval of `intervals`, over networks and test images together; of older rows over"
     " test images alone. Confidence minus accuracy: over networks and test images, too.",
     "Other differences: over networks alone, by Student's t of the paired networks within a row, and by"
-    " Welch's t between two rows.",
+    " Welch's t between two rows. They leave out that other test images would give other numbers, so a case"
+    " near its bound may be decided by a few images. A row with one network decides nothing.",
     "Most rows have one set, so their intervals do not cover its choice; those of rows with several (§) do."
-    " Figure 13 has no interval; those of Figures 4 and 6 are over the images of one map.",
+    " Figure 13 has no interval, so its cases speak by their values; those of Figures 4 and 6 are over the"
+    " images of one map.",
     "The claims are a selection: those that the results here can judge. `So in the paper` counts rows of the"
     " paper's own tables, by the means that they print.",
     "In points of percent, unless another unit is named. In brackets: the least and the largest case.",
@@ -65,6 +68,7 @@ class Claim(NamedTuple):
     of: dict[str, Any] = {}
     than: float = 0.0
     unit: str = "points"
+    follows: bool = False
     printed: dict[str, Any] = {}
 
 
@@ -120,7 +124,8 @@ def judge(claim: Claim, evidence: Evidence) -> Judged:
     cases = [case for case in found if case.row in once]
     cases.sort(key=lambda case: place(evidence.results, case.row))
     outcomes = [outcome(case, claim) for case in cases]
-    return Judged(claim, cases, outcomes, verdict(outcomes))
+    word = verdict(outcomes)
+    return Judged(claim, cases, outcomes, FOLLOWS if claim.follows and word == HELD else word)
 
 
 def outcome(case: Case, claim: Claim) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import stdtrit
 
-__all__ = ["apart", "interval", "paired"]
+__all__ = ["Interval", "apart", "interval", "paired"]
 
 LEVEL = 0.975  # the upper end of a two-sided 95 % interval
 

@@ -8,6 +8,7 @@ from stages.reporting.cells import Table
 from stages.reporting.choices import choices_table, met_by
 from stages.reporting.detection import detection
 from stages.reporting.gathered import Gathered, asked_for, rows_of_paper_suites
+from stages.reporting.iterations_table import iterations_table
 from stages.reporting.marks import marked, with_step_size
 from stages.reporting.paper_cells import hours_of_grid, paper_table
 from stages.reporting.paper_tables import PAPER_TABLES, refer_to_choices
@@ -35,6 +36,7 @@ def every_table(gathered: Gathered) -> dict[str, Table]:
         tables["paper"] = paper_table(results, rows_of_paper, hours_of_grid(read_json(GRID)))
     tables |= {
         "summary": summary(results),
+        "iterations": iterations_table(results, ablations),
         "starts": further_tables.starts(results.rows, ablations),
         "intervals": further_tables.intervals(results),
         "overcalibration": further_tables.overcalibration(results),

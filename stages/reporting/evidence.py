@@ -79,6 +79,8 @@ def _gap(results: Results, name: str) -> Case:
 def ece_beside_raw(evidence: Evidence, method: str, full: bool = False) -> list[Case]:
     """ECE of a method minus that of Raw, with the interval that `evaluate` has written.
 
+    That of a single network is over test images alone, and decides nothing.
+
     Args:
         full: of the rows of the full data, in place of those of distilled sets.
     """
@@ -93,7 +95,8 @@ def ece_beside_raw(evidence: Evidence, method: str, full: bool = False) -> list[
         value = float(np.mean(ece) - np.mean(_numbers(results, name, "raw", "ece")))
         if "corrected" in numbers:
             value = numbers["corrected"]["difference_to_raw"]
-        cases.append(Case(name, "raw", value, *numbers["difference_to_raw"]))
+        bounds = numbers["difference_to_raw"] if len(ece) > 1 else (np.nan, np.nan)
+        cases.append(Case(name, "raw", value, *bounds))
     return cases
 
 
@@ -284,40 +287,45 @@ def nearest_is_alike(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def lost_by_dropping(evidence: Evidence, masked: bool) -> list[Case]:
     """By how much more accuracy a set loses than another when its largest singular values are dropped.
 
-    It is the loss at the largest share that was tried.
+    Every share of them that was tried has a case.
 
     Args:
         masked: sets distilled with masks beside those without, in place of distilled sets beside full data.
     """
     results = evidence.results
     dropped = {name: values["dropped"] for name, values in evidence.decomposed.items() if values["dropped"]}
-    pairs = _masked_pairs(results) if masked else _pairs_with_full(results)
+    pairs = _masked_pairs(results) if masked else _pairs_with_real(results, "full")
     cases = []
     for row, other in pairs:
         if row in dropped and other in dropped:
-            cases.append(Case(row, other, *apart(_lost(dropped[row]), _lost(dropped[other]))))
+            own, beside = _lost(dropped[row]), _lost(dropped[other])
+            for share in sorted(own.keys() & beside.keys()):
+                words = f"{other}, {100 * share:g} % dropped"
+                cases.append(Case(row, words, *apart(own[share], beside[share])))
     return cases
 
 
-def _lost(points: list[dict]) -> np.ndarray:
-    """The accuracy that each repeat loses from the smallest share that is dropped to the largest."""
-    ordered = sorted(points, key=lambda point: point["share"])
-    return np.subtract(ordered[0]["accuracy"], ordered[-1]["accuracy"])
+def _lost(points: list[dict]) -> dict[float, np.ndarray]:
+    """The accuracy that each repeat loses by each share that is dropped, beyond what the smallest costs."""
+    least, *others = sorted(points, key=lambda point: point["share"])
+    return {point["share"]: np.subtract(least["accuracy"], point["accuracy"]) for point in others}
 
 
-def explained_by_few(evidence: Evidence) -> list[Case]:
-    """Area under the cumulative explained ratio minus that of the full data, and of as many random images.
+def explained_by_few(evidence: Evidence, masked: bool) -> list[Case]:
+    """Area under the cumulative explained ratio minus that of another set with as many images.
 
-    It has no interval. Sets of fewer images than the full data has components are left out: their area is
-    smaller by that alone.
+    It has no interval. As many images, because fewer need fewer components, whatever they show.
+
+    Args:
+        masked: sets distilled with masks beside those without, in place of distilled sets beside random
+            real images.
     """
+    pairs = _masked_pairs(evidence.results) if masked else _pairs_with_real(evidence.results, "random")
     cases = []
-    for row, other in _pairs_with_real(evidence.results):
+    for row, other in pairs:
         if row in evidence.decomposed and other in evidence.decomposed:
-            own, beside = evidence.decomposed[row], evidence.decomposed[other]
-            if len(own["singular_values"]) == len(beside["singular_values"]):
-                value = _area(own) - _area(beside)
-                cases.append(Case(row, other, value, value, value))
+            value = _area(evidence.decomposed[row]) - _area(evidence.decomposed[other])
+            cases.append(Case(row, other, value, value, value))
     return cases
 
 
@@ -356,19 +364,17 @@ def _masked_pairs(results: Results) -> list[tuple[str, str]]:
     return pairs
 
 
-def _pairs_with_full(results: Results) -> list[tuple[str, str]]:
-    """Every plain distilled set with the full data of its data set."""
-    pairs = _pairs_with_real(results)
-    return [(row, other) for row, other in pairs if results.rows[other].method == "full"]
+def _pairs_with_real(results: Results, kind: str) -> list[tuple[str, str]]:
+    """Every plain distilled set with real images of its data set.
 
-
-def _pairs_with_real(results: Results) -> list[tuple[str, str]]:
-    """Every plain distilled set with the full data of its data set, and with as many random images of it."""
+    Args:
+        kind: "full", all of them, or "random", as many as the set has.
+    """
     pairs = []
     for name in distilled_plain(results):
         row = results.rows[name]
-        kinds = [(row.dataset, "full", None), (row.dataset, "random", row.ipc)]
-        pairs += [(name, other) for other, real in results.rows.items() if kind_of_images(real) in kinds]
+        beside = (row.dataset, kind, row.ipc if kind == "random" else None)
+        pairs += [(name, other) for other, real in results.rows.items() if kind_of_images(real) == beside]
     return pairs
 
 

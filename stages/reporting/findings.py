@@ -1,12 +1,13 @@
-"""What was found, in three sentences that are made from the numbers: whether networks on distilled sets are
+"""What was found, in three findings that are made from the numbers: whether networks on distilled sets are
 over-confident, whether MTS helps, and what to do.
 """
 
 from itertools import chain
 
-from stages.reporting.by_data_set import WITHIN, compared, found_on, groups, mean_ece
+from stages.reporting.by_data_set import WITHIN, Found, compared, found_on, groups, mean_ece
 from stages.reporting.cells import Results
-from stages.reporting.evidence import with_all
+from stages.reporting.evidence import Evidence, with_all
+from stages.reporting.iterations_table import Counted, counts
 
 __all__ = ["best_advice", "findings"]
 
@@ -18,24 +19,25 @@ ADVICE = {
 }
 
 
-def findings(results: Results) -> list[str]:
-    """Three findings, or fewer where there are no results for one; none without a distilled row.
-
-    Args:
-        results: without quick rows.
-    """
+def findings(evidence: Evidence) -> list[str]:
+    """Three findings, or fewer where there are no results for one; none without a distilled row."""
+    results = evidence.results
     rows = groups(results)
-    found = found_on(results, list(chain(*rows.values())))
+    names = list(chain(*rows.values()))
+    found = found_on(results, names)
     sentences = []
     if found.gaps:
         sentences.append(_is_over_confident(found.over_confident))
     if found.better:
-        sentences.append(_does_mts_work(found.better, found.worse))
+        counted = counts(results, evidence.ablations, names)
+        own = {ablation["steps"] for ablation in evidence.ablations.values()}
+        others = {steps: of for steps, of in counted.items() if steps not in own}
+        sentences.append(_does_mts_work(found.better, found.worse) + _after_others(others))
     choices = [best_advice(results, names) for names in rows.values()]
     best = next((choice for choice in choices if choice), None)  # of the first data set that has results
     if best:
-        close = found.close if best == "shipped" else []
-        sentences.append(_what_to_do(ADVICE[best].format(start=results.start), close))
+        advice = f"What to do: {ADVICE[best].format(start=results.start)}."
+        sentences.append(f"{advice} {_how_shipped_does(found)}" if best == "shipped" else advice)
     return sentences
 
 
@@ -63,12 +65,17 @@ def _does_mts_work(better: list[bool], worse: list[bool]) -> str:
     return f"{head}: it lowers ECE on {_of(better)} and raises it on {sum(worse)}."
 
 
-def _what_to_do(advice: str, close: list[bool]) -> str:
-    """The advice, and how near a shipped temperature comes to the oracle's where that is the advice."""
-    sentence = f"What to do: {advice}."
-    if close:
-        sentence += f" Its ECE is at most {WITHIN:g} point above the oracle's on {_of(close)}."
-    return sentence
+def _after_others(counted: dict[int, Counted]) -> str:
+    """The same counts where the fit stops after other numbers of iterations; "" without any."""
+    parts = [f"after {steps} these are {of.better} and {of.worse}" for steps, of in counted.items()]
+    unsaid = "The paper does not say after how many iterations its fit stops"
+    return f" {unsaid}: {', '.join(parts)}." if parts else ""
+
+
+def _how_shipped_does(found: Found) -> str:
+    """On how many rows a shipped temperature helps, and how near it comes to the oracle's."""
+    helps = f"It lowers ECE on {_of(found.shipped_better)} and raises it on {sum(found.shipped_worse)}"
+    return f"{helps}; it is at most {WITHIN:g} point above the oracle's on {sum(found.close)}."
 
 
 def _verb(signs: list[bool], every: str, some: str, none: str) -> str:

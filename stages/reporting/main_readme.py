@@ -6,7 +6,6 @@ import pandas as pd
 
 from stages.reporting.by_data_set import groups
 from stages.reporting.cells import Results, Table
-from stages.reporting.findings import findings
 from stages.reporting.formats import markdown
 from stages.reporting.marks import plain_name
 
@@ -22,17 +21,20 @@ WORDS = (
 )
 
 
-def found_section(results: Results, tables: dict[str, Table], hero: tuple[str, Path] | None) -> str:
+def found_section(
+    sentences: list[str], results: Results, tables: dict[str, Table], hero: tuple[str, Path] | None
+) -> str:
     """The findings, the means by data set, the figure, the ECE of some rows, and two counts.
 
     These are how many of the paper's claims hold, and how many of its numbers have one of ours beside them.
 
     Args:
+        sentences: the findings.
         results: without quick rows.
         tables: of the page, by name.
         hero: the title and the file of the figure.
     """
-    parts = found(findings(results), tables.get("summary"), hero)
+    parts = found(sentences, tables.get("summary"), hero)
     lines = _lines(results, tables)
     words = []
     if len(lines):

@@ -45,6 +45,7 @@ NOTES = [
     " left out. Where several rows have it, each has a line, and the number of the paper counts once.",
     "Difference: ours minus the paper's, in points. In deviations: divided by the root of the sum of both"
     " squared standard deviations; left out where the paper has none (Table 7), or ours is of one network.",
+    "MTS stops after 50 iterations where the paper has no number; the table `iterations` has others.",
     "The command makes the row in pieces of nine minutes; with `--until-done`, in one call.",
     "Hours on a card: of the row and of the experts that it reads, on one H100, by counted operations (from"
     " products alone to eager code); no hour was measured. `docs/grid.md` says how.",
