@@ -2,8 +2,9 @@
 
     python -m stages.report
 
-It shows the rows of the suites that dvc.yaml lists; a row without results shows as missing. Rows of other
-suites are shown where a reports/<folder>/metrics.json has their results (`stages.tools.lent` writes them).
+It shows the rows of the suites that dvc.yaml lists; a row without results shows as missing. Results that a
+reports/<folder>/metrics.json has of a row, of any suite, are shown where there are none here
+(`stages.tools.lent` writes such files).
 """
 
 import platform

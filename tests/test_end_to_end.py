@@ -149,6 +149,28 @@ def test_rows_that_ran_elsewhere_are_in_the_tables(copy):
         assert f"| {other} " not in text
 
 
+def test_a_listed_row_is_shown_by_its_results_from_elsewhere_until_it_has_its_own(copy):
+    name = "shapes-random-ipc1"
+    own = json.loads(Row(name).results.read_text())
+    others = json.loads(json.dumps(own))
+    others["methods"]["raw"]["ece"] = [0.4321] * len(others["methods"]["raw"]["ece"])
+    kinds = {"evaluate": others, "ablate": json.loads(Row(name).ablation.read_text())}
+    Path("reports/far").mkdir()
+    Path("reports/far/metrics.json").write_text(json.dumps({"rows": {name: kinds}}))
+
+    def ece_in_table5() -> str:
+        run("report")
+        table5 = Path("reports/tables/table5.md").read_text()
+        return next(line for line in table5.splitlines() if line.startswith(f"| {name} "))
+
+    assert "43.21" not in ece_in_table5()
+    Row(name).results.unlink()
+    assert "43.21" in ece_in_table5()
+    assert Path("reports/far/metrics.json").as_posix() in Path("reports/index.html").read_text()
+    run("evaluate", name)
+    assert "43.21" not in ece_in_table5()
+
+
 @pytest.mark.parametrize(
     "content, expected",
     [("{}", "rows: expected the results of rows"), ('{"rows": 5}', "rows: expected"), ("[1]", "got list")],

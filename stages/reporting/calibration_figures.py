@@ -53,11 +53,14 @@ def about_row(name: str, evaluated: dict) -> str:
 
 
 def figures_of_ablations_elsewhere(gathered: Gathered) -> dict[str, Drawn]:
-    """Figures 8 and 9 of each suite whose rows ran elsewhere; `analyses` draws the others."""
+    """Figures 8 and 9 of each suite whose rows all ran elsewhere; `analyses` draws those of the others."""
     rows = gathered.results.without_quick().rows
     ablations = found_elsewhere(gathered.elsewhere, "ablate")
     drawn: dict[str, Drawn] = {}
+    by_analyses = {row.suite.stem for row in gathered.here.values() if row.ablation.exists()}
     for suite, keys in by_suite(rows, ablations).items():
+        if suite in by_analyses:
+            continue
         of_suite = ablation_figures(keys, {name: ablations[name] for name in keys})
         drawn |= {f"{figure}-{suite}": of_figure for figure, of_figure in of_suite.items()}
     return drawn

@@ -1,7 +1,7 @@
 """The rows that a report shows, and what the stages have found on them.
 
-Most run here: they are in the suites that dvc.yaml lists. Others ran elsewhere, and a
-reports/<folder>/metrics.json has their results.
+Those in the suites that dvc.yaml lists run here. Of a row that has no results here, those of elsewhere are
+taken, where a reports/<folder>/metrics.json has them.
 """
 
 from collections.abc import Container
@@ -82,7 +82,7 @@ class Gathered(NamedTuple):
 def gather() -> Gathered:
     """All rows of this project."""
     here = {row.name: row for row in listed_rows()}
-    others = elsewhere()
+    others = elsewhere(here)
     return Gathered(here, others, all_results(here, others))
 
 
@@ -95,13 +95,16 @@ def all_results(here: dict[str, Row], others: dict[str, Elsewhere]) -> Results:
     return Results(ordered, evaluated | found_elsewhere(others, "evaluate"), param("calibrate.start"))
 
 
-def elsewhere() -> dict[str, Elsewhere]:
-    """The rows of suites that dvc.yaml does not list, as far as reports/*/metrics.json has their results."""
+def elsewhere(here: dict[str, Row]) -> dict[str, Elsewhere]:
+    """The rows without results here, as far as reports/*/metrics.json has some.
+
+    Args:
+        here: the rows of the suites that dvc.yaml lists.
+    """
     names: set[str] = set()
-    listed = listed_suites()
     for suite in Path("suites").glob("*.yaml"):
-        if suite not in listed:
-            names |= set(read_yaml(suite)["runs"])
+        names |= set(read_yaml(suite)["runs"])
+    names -= {name for name, row in here.items() if row.results.exists()}
     others = {}
     for file in sorted(REPORTS.glob("*/metrics.json")):
         for name, values in rows_of(file).items():
