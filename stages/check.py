@@ -13,9 +13,10 @@ from stages.machine.names import DEVICES, is_known
 from stages.rules.names import check_path, check_spelling, names_in
 from stages.rules.rows import check_row
 from stages.runtime.errors import UserError, run_stage
-from stages.runtime.files import write_text
+from stages.runtime.files import read_result, write_text
 from stages.runtime.trajectory_files import trajectory_files
 from stages.settings.project import listed_suites, read_yaml
+from stages.settings.rows import DATA
 from stages.settings.section import known, parse, shortened
 from stages.settings.suite import DatasetEntry, ImportedBufferEntry, Params, Suite
 
@@ -125,21 +126,22 @@ def check_reach(suite: Suite, path: Path) -> None:
 def check_files(suite: Suite, path: Path, root: Path) -> None:
     """The images, expert trajectories and sets that have to be there, and enough images in every class.
 
-    Of a data set that `prepare` will fetch, nothing is known yet.
+    Images and trajectories need not be there where they were taken in before, as in a clone that has pulled.
     """
     smallest_class = {}
     for name, dataset in suite.datasets.items():
-        source = find_images(dataset.images, f"{path}: datasets.{name}.images", root)
-        if source:
-            smallest_class[name] = min(source.counts)
+        counts = counts_of(name, dataset, f"{path}: datasets.{name}.images", root)
+        if counts:
+            smallest_class[name] = min(counts)
         check_depth(dataset, f"{path}: datasets.{name}.network.depth")
     for name in suite.buffers:
         buffer = suite.buffer(name)
-        if isinstance(buffer, ImportedBufferEntry):
+        taken_in = (DATA / "buffer" / name / "trajectories.safetensors").exists()
+        if isinstance(buffer, ImportedBufferEntry) and not taken_in:
             trajectory_files(buffer.files, f"{path}: buffers.{name}.files")
     for name, row in suite.runs.items():
         where = f"{path}: runs.{name}"
-        folder = Path("data") / row.reads
+        folder = DATA / row.reads
         elsewhere = row.reads.startswith("distill/") or "source" in row.distill
         if row.backbone == "file" and not elsewhere and not folder.is_dir():
             raise UserError(
@@ -150,6 +152,21 @@ def check_files(suite: Suite, path: Path, root: Path) -> None:
             raise UserError(
                 f"{where}.ipc: {row.ipc} is above the smallest class of {row.dataset}; allowed: 1 to {most}"
             )
+
+
+def counts_of(name: str, dataset: DatasetEntry, key: str, root: Path) -> list[int] | None:
+    """How many training images a data set has of each class; None of one that `prepare` will fetch.
+
+    Where its images are not here, but `prepare` has read them before, they are those that it has found.
+    """
+    prepared = DATA / "prepare" / name / "info.json"
+    try:
+        source = find_images(dataset.images, key, root)
+    except UserError:
+        if not prepared.exists():
+            raise
+        return read_result(prepared)["counts"]["train"]
+    return source.counts if source else None
 
 
 def check_depth(dataset: DatasetEntry, where: str) -> None:

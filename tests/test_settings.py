@@ -17,8 +17,11 @@ from safetensors.torch import load_file
 from stages import check
 from stages.machine.device import pick_device
 from stages.runtime.errors import UserError
+from stages.runtime.files import write_result
 from stages.settings.plain_yaml import load_plain
 from stages.settings.project import listed_suites
+from stages.settings.rows import Row
+from stages.tools.row import first_stages
 
 ROW = "digits-mtt-ipc1"
 
@@ -318,6 +321,31 @@ def test_a_set_from_elsewhere_has_to_be_there(project):
     )
     Path("data/sets/mine").mkdir(parents=True)
     check.main()
+
+
+def test_pictures_need_not_be_here_where_they_were_prepared_before(project):
+    """As in a clone that has pulled what `prepare` has made of a colleague's pictures."""
+    project(SUITE, "datasets/digits/images", {"source": "/of/a/colleague"})
+    assert mistake().startswith(f"{SUITE}: datasets.digits.images.source: '/of/a/colleague' is no data set")
+    write_result(Path("data/prepare/digits/info.json"), {"counts": {"train": [5, 3]}})
+    assert mistake().endswith("is above the smallest class of digits; allowed: 1 to 3")
+    write_result(Path("data/prepare/digits/info.json"), {"counts": {"train": [90] * 10}})
+    check.main()
+
+
+def test_trajectories_need_not_be_here_where_they_were_taken_in_before(project):
+    imported = {"suite": "digits", "dataset": "digits", "files": "/of/a/colleague", "epochs": 50}
+    project(SUITE, "buffers/digits", imported)
+    assert "buffers.digits.files: '/of/a/colleague' has no replay_buffer" in mistake()
+    taken_in = Path("data/buffer/digits/trajectories.safetensors")
+    taken_in.parent.mkdir(parents=True)
+    taken_in.touch()
+    check.main()
+
+
+def test_a_row_alone_asks_for_the_images_from_outside_that_it_is_shown(project):
+    assert first_stages(Row("digits-mtt-ipc10")) == ["train@digits-mtt-ipc10", "prepare@digits-rotated"]
+    assert first_stages(Row("digits-mtt-ipc1")) == ["train@digits-mtt-ipc1"]
 
 
 NO_DEVICES = [

@@ -2,8 +2,8 @@
 
     python -m stages.tools.row <row>
 
-DVC builds what the row needs up to its networks; then the stages for all rows run on the rows that have
-networks. The tables show the other rows as missing.
+DVC builds what the row needs up to its networks, and the images from outside that these are shown; then the
+stages for all rows run on the rows that have networks. The tables show rows without results as missing.
 """
 
 import subprocess
@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from stages.runtime.errors import UserError, run_stage
-from stages.settings.project import listed_suites, read_yaml
+from stages.settings.project import entries_of, listed_suites, read_yaml
 from stages.settings.rows import Row
 
-__all__ = ["build", "stages_for_all_rows"]
+__all__ = ["build", "first_stages", "stages_for_all_rows"]
 
 
 def build(row: Row) -> None:
@@ -26,9 +26,16 @@ def build(row: Row) -> None:
         raise UserError(
             f"{row.name} is in {row.suite}, which dvc.yaml does not list under vars; uncomment it there"
         )
-    for words in ([f"train@{row.name}"], ["--single-item", *stages_for_all_rows()]):
+    for words in (first_stages(row), ["--single-item", *stages_for_all_rows()]):
         if subprocess.run([sys.executable, "-m", "dvc", "repro", *words]).returncode:
             raise UserError(f"dvc repro {' '.join(words)} has failed; see above")
+
+
+def first_stages(row: Row) -> list[str]:
+    """The stages of dvc.yaml whose outputs the stages for all rows need of this row."""
+    shown = entries_of(row.suite, "features")
+    outside = [f"prepare@{shown[row.name]['outside']}"] if row.name in shown else []
+    return [f"train@{row.name}", *outside]
 
 
 def stages_for_all_rows() -> list[str]:
