@@ -228,6 +228,12 @@ def test_a_network_in_training_mode_is_refused(mine):
     mine["model"].eval()
 
 
+@pytest.mark.parametrize("mask_ratio", [30, 1.0, -0.1, float("nan")])
+def test_a_mask_ratio_that_is_no_share_is_refused(mask_ratio, mine):
+    with pytest.raises(UserError, match=f"mask_ratio: {mask_ratio}; allowed: a share from 0 to below 1"):
+        fit_mts(mine["model"], mine["images"], mine["labels"], mask_ratio)
+
+
 def test_whole_numbers_are_logits_too():
     assert fit_temperatures(LOGITS.astype(int), np.array([0, 1, 0])).converged.temperature > 0
 

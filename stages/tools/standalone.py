@@ -5,8 +5,8 @@
 - `fit_mts` is for whoever has the set alone: masked temperature scaling, as in the paper.
 - `predict`, `calibrated`, `judge` and `diagram` are for both.
 
-All raise a `UserError` for a network in training mode, and for logits or labels that do not fit each other or
-are not finite.
+All raise a `UserError` for a network in training mode, for a mask ratio that is no share, and for logits or
+labels that do not fit each other or are not finite.
 
 From the command line, on saved logits:
 
@@ -106,6 +106,8 @@ def fit_mts(
         labels: `(N,)` int64.
         mask_ratio: share of zeros. Section 5.1 of the paper: 0.3 with MTT on CIFAR; 0.8 with RTP, DC, DSA.
     """
+    if not 0 <= mask_ratio < 1:
+        raise UserError(f"mask_ratio: {mask_ratio}; allowed: a share from 0 to below 1")
     _checked(predict(model, images), labels.cpu())
     classes = int(labels.max()) + 1
     data = LabelledImages(images, labels, classes)
