@@ -7,10 +7,12 @@
 #     dvc repro buffer@cifar10                                   # and expert trajectories
 #     sbatch docs/slurm.sh
 #
-# When all tasks are done, let DVC take the results in, and build the rest:
+# A task that the time limit has ended goes on from scratch/ where the same array is submitted again. When all tasks
+# are done, let DVC take the results in, and build the rest row by row:
 #
+#     rm scratch/slurm-*.done
 #     dvc commit -f distill@<row> train@<row>    # of every row below
-#     dvc repro
+#     python -m stages.tools.row <row>
 #
 # An example, which was not run: change the rows and what a task may use.
 #
@@ -30,5 +32,12 @@ cd "${SLURM_SUBMIT_DIR:?start it by sbatch}"
 source .venv/bin/activate
 row=${ROWS[$SLURM_ARRAY_TASK_ID]}
 export DEVICE=cuda
-python -m stages.distill "$row"
-python -m stages.train "$row"
+
+# Once done, a stage is not begun again. Delete its mark after a change of the row's settings.
+for stage in distill train; do
+    mark=scratch/slurm-$row-$stage.done
+    if [ ! -e "$mark" ]; then
+        python -m "stages.$stage" "$row"
+        touch "$mark"
+    fi
+done

@@ -23,7 +23,7 @@ CAPTIONS = {
     ),
     "figure1": Caption(
         "Reliability diagrams",
-        "Accuracy by confidence in ten bins, the predictions of all networks of the row together;"
+        "Accuracy by confidence in bins of equal width, the predictions of all networks of the row together;"
         " outlined, the gap to the mean confidence; below, the share of samples. The ECE of the bars is"
         " what they show. Tables have the mean of the networks' own ECE, which is higher where one network"
         " errs up and another down. The smooth curve is a kernel estimate of each network's accuracy."

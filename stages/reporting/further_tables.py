@@ -58,8 +58,8 @@ def scores(results: Results) -> Table:
         f"{REPEATS[0].upper()}{REPEATS[1:]}; in percent, but NLL in nats and Brier's score in [0, 2]."
         " In brackets the 95 % interval of the mean, over networks and test images together"
         f"{_of_images_alone(results)}.",
-        "ECE with 10 bins as in the paper, and 15; adaptive ECE: bins of equal count; classwise ECE: mean"
-        " over classes; smooth ECE: without bins.",
+        "ECE with the bins of `evaluate.bins`, 10 as in the paper, and with 15; rows that ran elsewhere keep"
+        " theirs. Adaptive ECE: bins of equal count; classwise ECE: mean over classes; smooth ECE: no bins.",
         "Noise of the test images can only raise an ECE. The interval is around the ECE without what noise"
         " has added, so it may lie below the value that is printed, most of all with few test images. To"
         " compare two methods, take the intervals of their difference (table `intervals`).",

@@ -85,18 +85,21 @@ function drawReliability(bins) {
   const [shares, confidences, accuracies] = decoded(bins);
   const [x, y] = [share => 44 + 306 * share, share => 256 - 236 * share];
   const ticks = [0, 0.2, 0.4, 0.6, 0.8, 1];
+  const width = Math.max(306 / shares.length - 2, 0.5);
+  const bound = i => Number((i / shares.length).toFixed(3));
   const svg = panel("Reliability diagram", ["Confidence", "Accuracy"], x, y, ticks, ticks);
   shares.forEach((share, i) => {
     if (!share && !confidences[i]) return;
     const [confidence, accuracy] = [confidences[i] / 1000, accuracies[i] / 1000];
+    const left = x(i / shares.length) + 1;
     const bin = node(svg, "g", {class: share < 10 ? "faint" : ""});
-    node(bin, "title", {}, `Confidence ${i / 10} to ${(i + 1) / 10}, mean ${confidence}: accuracy ${accuracy}, `
+    node(bin, "title", {}, `Confidence ${bound(i)} to ${bound(i + 1)}, mean ${confidence}: accuracy ${accuracy}, `
       + `${share / 10} % of the predictions`);
     const low = Math.min(confidence, accuracy);
     const between = 236 * Math.abs(confidence - accuracy);
-    node(bin, "rect", {x: x(i / 10) + 1, y: y(accuracy), width: 28.6, height: 236 * accuracy, class: "bar"});
-    node(bin, "rect", {x: x(i / 10) + 1, y: y(low) - between, width: 28.6, height: between, class: "gap"});
-    node(bin, "path", {d: `M${x(i / 10) + 1} ${y(confidence)}h28.6`, class: "confidence"});
+    node(bin, "rect", {x: left, y: y(accuracy), width, height: 236 * accuracy, class: "bar"});
+    node(bin, "rect", {x: left, y: y(low) - between, width, height: between, class: "gap"});
+    node(bin, "path", {d: `M${left} ${y(confidence)}h${width}`, class: "confidence"});
   });
   node(svg, "path", {d: "M44 256L350 20", class: "diagonal"});
 }

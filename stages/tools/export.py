@@ -3,8 +3,9 @@
     python -m stages.tools.export <row> <folder>
 
 - `set.safetensors`: images as the network sees them, labels (soft ones as `targets`, beside the likeliest
-  class of each image), the learned step size, the temperature that ships with the set, and the settings as
-  metadata;
+  class of each image), the learned step size, the temperature that ships with the set, and as metadata the
+  settings: of the distillation, of the images, and of the training of networks that the temperature is for;
+- `transform.safetensors`: how the pixels of any image become what the network sees, see `Transform`;
 - `images_best.pt`, `labels_best.pt`: the pair that MTT's code and its successors load, with the same images;
   soft labels are probabilities `(N, K)`, which PyTorch's cross-entropy takes as they are;
 - `lr_best.pt`, `temperature.txt`: the step size and the temperature once more, for those who load the pair;
@@ -19,6 +20,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -29,6 +31,8 @@ from stages.runtime.errors import UserError, run_stage
 from stages.runtime.files import read_about, read_result, read_tensors, write_tensors
 from stages.runtime.reuse import file_hash
 from stages.settings.rows import Row
+from stages.settings.train import TrainKeys
+from stages.training.groups import own_settings, train_settings
 
 __all__ = ["export"]
 
@@ -53,6 +57,7 @@ def export(row: Row, folder: Path) -> None:
     try:
         unfinished.mkdir(parents=True)
         write_set(row, temperature, unfinished / "set.safetensors")
+        shutil.copy(row.prepared / "transform.safetensors", unfinished)
         torch.save(images, unfinished / "images_best.pt")
         torch.save(data.soft_or_hard, unfinished / "labels_best.pt")
         if distilled.step_size is not None:
@@ -84,7 +89,18 @@ def write_set(row: Row, temperature: float | None, file: Path) -> None:
     tensors = read_tensors(row.distilled)
     if temperature is not None:
         tensors["temperature"] = torch.tensor(temperature, dtype=torch.float64)
-    write_tensors(file, tensors, read_about(row.distilled))
+    write_tensors(file, tensors, read_about(row.distilled) | settings_of_use(row))
+
+
+def settings_of_use(row: Row) -> dict[str, Any]:
+    """How the set's images were normalised, and how the networks are trained that its temperature is for.
+
+    The `source` of the images is left out, as it may be a path of this machine.
+    """
+    images = {key: value for key, value in row.dataset.value("images").items() if key != "source"}
+    keys = row.keys(TrainKeys)
+    training = keys.model_dump(exclude={"train"}) | own_settings(keys, train_settings()).model_dump()
+    return {"images": images, "training": training}
 
 
 def write_pictures(images: torch.Tensor, labels: torch.Tensor, prepared: Path, folder: Path) -> None:

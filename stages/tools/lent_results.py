@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -54,8 +55,15 @@ FIRST = ("/labels", "/cross_entropy")  # the arrays that are kept before the oth
 def write_piece(piece: dict[str, Any], out: Path) -> None:
     """Add a piece to pieces.json, with the machine and the commit that it ran on."""
     file = out / "pieces.json"
-    pieces = read_json(file).get("pieces", [])
-    write_json(file, {"pieces": [*pieces, piece | circumstances()]})
+    with alone(out):
+        pieces = read_json(file).get("pieces", [])
+        write_json(file, {"pieces": [*pieces, piece | circumstances()]})
+
+
+def alone(out: Path) -> FileLock:
+    """What is held while files of an output folder are read and replaced: several checkouts may share it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(out.with_name(f".{out.name}.lock"))
 
 
 def write_results(rows: list[Row], finished: set[str], out: Path) -> None:
@@ -65,6 +73,11 @@ def write_results(rows: list[Row], finished: set[str], out: Path) -> None:
         rows: those that the call named.
         finished: `<stage>@<row or buffer>`.
     """
+    with alone(out):
+        _write_results(rows, finished, out)
+
+
+def _write_results(rows: list[Row], finished: set[str], out: Path) -> None:
     names = [row.name for row in rows]
     sets = {row.name: row.distilled for row in rows if f"distill@{row.name}" in finished}
     logits = {row.name: row.logits for row in rows if f"train@{row.name}" in finished}
