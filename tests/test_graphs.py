@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from benchmarks.card.updates import graph_skips
 from stages.backbones import dc, dsa, mtt, rtp
 from stages.distillation import gradient_matching, unroll
 from stages.distillation.backbone import Problem
@@ -192,6 +193,8 @@ def test_updates_with_real_graphs_are_those_without(name, buffer, monkeypatch):
     for room in (unroll, gradient_matching):
         monkeypatch.setattr(room, "worth_compiling", lambda *_: True)
     monkeypatch.delenv("CUDA_GRAPHS", raising=False)
+    skips = graph_skips()
     graphs = learned(name, CUDA, buffer)
+    assert graph_skips() == skips, "PyTorch ran a function without its graph"
     for key, value in eager.items():
         assert torch.allclose(graphs[key], value, rtol=1e-6, atol=1e-9), key

@@ -13,8 +13,9 @@ The lines of the table are worked off one after the other:
 
 Each line is written to FOLDER/card.json as soon as it is known. A line that is done or has failed is not
 tried again; with `--again`, one that has failed is. A line fails too where its numbers are not finite, or far
-from the reference's. After the minutes the call ends with status 3, and with 0 once all is done. `--only row`
-works off the lines alone whose names begin so. `--small` measures tiny networks, on any device.
+from the reference's; its times are kept then. After the minutes the call ends with status 3, and with 0 once
+all is done. `--only row` works off the lines alone whose names begin so. `--small` measures tiny networks, on
+any device.
 
 Another machine goes on too, if it gets FOLDER. Rows do not: they need `data/` and `scratch/`, of gigabytes.
 
@@ -26,7 +27,12 @@ internet gets wheels from one that has it:
     pip install --no-index --find-links wheels pydantic pyyaml tqdm threadpoolctl pytest kornia
 
 Where the other machine has another Python or system, `--python-version` and `--platform` tell pip so. Where
-it has torch already, `--no-deps` keeps pip from bringing another; then every missing package has to be named.
+it has torch already, `--no-deps` keeps pip from bringing another; then every missing package has to be named:
+beside pydantic its pydantic-core, annotated-types, typing-inspection and typing-extensions, beside kornia
+kornia-rs.
+
+With half an hour in all, take what decides most first, a call for each: `--only "tests, test_graphs"`,
+`--only "update of RTP"`, `--only "update of MTT, 10"`, `--only "step of 25"`, then all lines.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """A line of the table: its name, its work, and how work is timed."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -118,12 +119,15 @@ def measured(work: Callable[[], object], load: Load, precision: str, options: Op
     return numbers
 
 
-def close(numbers: dict[str, float], apart: float, bound: float) -> dict[str, float]:
+def close(numbers: dict[str, Any], apart: float, bound: float) -> dict[str, Any]:
     """The numbers of a line with how far its result is from the reference's.
 
-    Raises:
-        ArithmeticError: it is further than the bound, or not finite.
+    Where that is further than the bound, or not finite, they have an `error` too, which fails the line. Its
+    times are kept, as they may be right.
     """
-    if not apart <= bound:  # nor is NaN
-        raise ArithmeticError(f"{apart:.3g} apart from the reference, where {bound:g} is allowed")
+    if not math.isfinite(apart):  # JSON has no such numbers
+        return numbers | {"error": f"{apart} apart from the reference"}
+    if apart > bound:
+        error = f"{apart:.3g} apart from the reference, where {bound:g} is allowed"
+        return numbers | {"apart": apart, "error": error}
     return numbers | {"apart": apart}

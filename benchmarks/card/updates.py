@@ -58,8 +58,17 @@ def update_line(name: str, way: str, precision: str, options: Options) -> dict[s
         update = update_of(name, way != "eager", options)
         numbers = measured(update, load_of(name, options), precision, options)
         ours = update().cpu()
+    if way == "compiled, CUDA graphs":
+        numbers |= {"graph_skips": graph_skips()}
     forget_compiled()
     return close(numbers, distance(ours, reference(name, options)), APART[precision])
+
+
+def graph_skips() -> int:
+    """How many functions PyTorch has run without a CUDA graph, although it was asked for one."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["inductor"]["cudagraph_skips"])
 
 
 def update_of(name: str, compiled: bool, options: Options) -> distill.Update:
