@@ -46,7 +46,7 @@ NOTES = [
     " test images alone. Confidence minus accuracy: over networks and test images, too.",
     "Other differences: over networks alone, by Student's t of the paired networks within a row, and by"
     " Welch's t between two rows. They leave out that other test images would give other numbers, so a case"
-    " near its bound may be decided by a few images. A row with one network decides nothing.",
+    " near its bound may be decided by a few images. In differences, a row with one network decides nothing.",
     "Most rows have one set, so their intervals do not cover its choice; those of rows with several (§) do."
     " Figure 13 has no interval, so its cases speak by their values; those of Figures 4 and 6 are over the"
     " images of one map.",

@@ -30,9 +30,9 @@ def findings(evidence: Evidence) -> list[str]:
         sentences.append(_is_over_confident(found.over_confident))
     if found.better:
         counted = counts(results, evidence.ablations, names)
-        own = {ablation["steps"] for ablation in evidence.ablations.values()}
+        own = sorted({ablation["steps"] for ablation in evidence.ablations.values()})
         others = {steps: of for steps, of in counted.items() if steps not in own}
-        sentences.append(_does_mts_work(found.better, found.worse) + _after_others(others))
+        sentences.append(_does_mts_work(found.better, found.worse) + _with_other_iterations(own, others))
     choices = [best_advice(results, names) for names in rows.values()]
     best = next((choice for choice in choices if choice), None)  # of the first data set that has results
     if best:
@@ -65,11 +65,13 @@ def _does_mts_work(better: list[bool], worse: list[bool]) -> str:
     return f"{head}: it lowers ECE on {_of(better)} and raises it on {sum(worse)}."
 
 
-def _after_others(counted: dict[int, Counted]) -> str:
-    """The same counts where the fit stops after other numbers of iterations; "" without any."""
-    parts = [f"after {steps} these are {of.better} and {of.worse}" for steps, of in counted.items()]
-    unsaid = "The paper does not say after how many iterations its fit stops"
-    return f" {unsaid}: {', '.join(parts)}." if parts else ""
+def _with_other_iterations(own: list[int], counted: dict[int, Counted]) -> str:
+    """The same counts with other numbers of iterations of the fit than the rows' own; "" without any."""
+    if not counted:
+        return ""
+    parts = [f"with {steps} on {of.better} and {of.worse}" for steps, of in counted.items()]
+    here = " or ".join(str(steps) for steps in own)
+    return f" Its fit has {here} iterations here, and the paper says no number: {', '.join(parts)}."
 
 
 def _how_shipped_does(found: Found) -> str:
