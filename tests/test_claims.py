@@ -603,7 +603,7 @@ def test_the_committed_counts_by_iterations_are_those_of_the_networks(committed,
         whole = table.loc[("all", steps)]
         assert whole["rows"] == sum(map(len, rows.values()))
         if steps != 50:
-            assert f"with {steps} on {whole['better']:g} and {whole['worse']:g}" in sentences[1]
+            assert f"with {steps} it is {whole['better']:g} and {whole['worse']:g}" in sentences[1]
 
 
 def test_the_committed_advice_is_that_of_the_tables(committed, sentences, lines):

@@ -69,9 +69,11 @@ def _with_other_iterations(own: list[int], counted: dict[int, Counted]) -> str:
     """The same counts with other numbers of iterations of the fit than the rows' own; "" without any."""
     if not counted:
         return ""
-    parts = [f"with {steps} on {of.better} and {of.worse}" for steps, of in counted.items()]
+    parts = [f"with {steps} it is {of.better} and {of.worse}" for steps, of in counted.items()]
     here = " or ".join(str(steps) for steps in own)
-    return f" Its fit has {here} iterations here, and the paper says no number: {', '.join(parts)}."
+    return (
+        f" That is with {here} iterations of its fit, for which the paper has no number: {', '.join(parts)}."
+    )
 
 
 def _how_shipped_does(found: Found) -> str:
