@@ -130,14 +130,13 @@ def check_files(suite: Suite, path: Path, root: Path) -> None:
     """
     smallest_class = {}
     for name, dataset in suite.datasets.items():
-        counts = counts_of(name, dataset, f"{path}: datasets.{name}.images", root)
+        counts = counts_of(name, dataset, path, root)
         if counts:
             smallest_class[name] = min(counts)
         check_depth(dataset, f"{path}: datasets.{name}.network.depth")
     for name in suite.buffers:
         buffer = suite.buffer(name)
-        taken_in = (DATA / "buffer" / name / "trajectories.safetensors").exists()
-        if isinstance(buffer, ImportedBufferEntry) and not taken_in:
+        if isinstance(buffer, ImportedBufferEntry) and not is_made("buffer", path, f"buffers.{name}"):
             trajectory_files(buffer.files, f"{path}: buffers.{name}.files")
     for name, row in suite.runs.items():
         where = f"{path}: runs.{name}"
@@ -154,19 +153,38 @@ def check_files(suite: Suite, path: Path, root: Path) -> None:
             )
 
 
-def counts_of(name: str, dataset: DatasetEntry, key: str, root: Path) -> list[int] | None:
+def counts_of(name: str, dataset: DatasetEntry, path: Path, root: Path) -> list[int] | None:
     """How many training images a data set has of each class; None of one that `prepare` will fetch.
 
     Where its images are not here, but `prepare` has read them before, they are those that it has found.
     """
     prepared = DATA / "prepare" / name / "info.json"
     try:
-        source = find_images(dataset.images, key, root)
+        source = find_images(dataset.images, f"{path}: datasets.{name}.images", root)
     except UserError:
-        if not prepared.exists():
-            raise
-        return read_result(prepared)["counts"]["train"]
+        if prepared.exists() and is_made("prepare", path, f"datasets.{name}.images"):
+            return read_result(prepared)["counts"]["train"]
+        raise
     return source.counts if source else None
+
+
+def is_made(stage: str, path: Path, key: str) -> bool:
+    """Whether dvc.lock has the stage of an entry, made with the settings that the suite has now.
+
+    Args:
+        stage: "prepare" or "buffer".
+        path: of the suite.
+        key: `<kind>.<name>`, or `<kind>.<name>.<key>`.
+    """
+    lock = Path("dvc.lock")
+    if not lock.exists():
+        return False
+    kind, name, *rest = key.split(".")
+    value = read_yaml(path)[kind][name]
+    for part in rest:
+        value = value[part]
+    made = read_yaml(lock).get("stages", {}).get(f"{stage}@{name}", {})
+    return made.get("params", {}).get(path.as_posix(), {}).get(key) == value
 
 
 def check_depth(dataset: DatasetEntry, where: str) -> None:

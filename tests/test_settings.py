@@ -323,23 +323,36 @@ def test_a_set_from_elsewhere_has_to_be_there(project):
     check.main()
 
 
-def test_pictures_need_not_be_here_where_they_were_prepared_before(project):
+def write_lock(stage: str, key: str, value) -> None:
+    """What DVC notes of a stage that it has run."""
+    made = {"params": {SUITE: {key: value}}}
+    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {stage: made}}))
+
+
+def test_pictures_need_not_be_here_where_they_were_prepared_with_these_settings(project):
     """As in a clone that has pulled what `prepare` has made of a colleague's pictures."""
-    project(SUITE, "datasets/digits/images", {"source": "/of/a/colleague"})
-    assert mistake().startswith(f"{SUITE}: datasets.digits.images.source: '/of/a/colleague' is no data set")
+    images = {"source": "/of/a/colleague"}
+    project(SUITE, "datasets/digits/images", images)
+    unknown = f"{SUITE}: datasets.digits.images.source: '/of/a/colleague' is no data set"
+    assert mistake().startswith(unknown)
     write_result(Path("data/prepare/digits/info.json"), {"counts": {"train": [5, 3]}})
+    assert mistake().startswith(unknown), "nothing says what these were made of"
+    write_lock("prepare@digits", "datasets.digits.images", {"source": "/of/another"})
+    assert mistake().startswith(unknown)
+    write_lock("prepare@digits", "datasets.digits.images", images)
     assert mistake().endswith("is above the smallest class of digits; allowed: 1 to 3")
     write_result(Path("data/prepare/digits/info.json"), {"counts": {"train": [90] * 10}})
     check.main()
 
 
-def test_trajectories_need_not_be_here_where_they_were_taken_in_before(project):
+def test_trajectories_need_not_be_here_where_they_were_taken_in_with_these_settings(project):
     imported = {"suite": "digits", "dataset": "digits", "files": "/of/a/colleague", "epochs": 50}
     project(SUITE, "buffers/digits", imported)
-    assert "buffers.digits.files: '/of/a/colleague' has no replay_buffer" in mistake()
-    taken_in = Path("data/buffer/digits/trajectories.safetensors")
-    taken_in.parent.mkdir(parents=True)
-    taken_in.touch()
+    unknown = "buffers.digits.files: '/of/a/colleague' has no replay_buffer"
+    assert unknown in mistake()
+    write_lock("buffer@digits", "buffers.digits", imported | {"epochs": 20})
+    assert unknown in mistake()
+    write_lock("buffer@digits", "buffers.digits", imported)
     check.main()
 
 
