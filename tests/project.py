@@ -182,7 +182,7 @@ def copy_code(folder: Path, stages: Sequence[str] = ()) -> None:
     kept = {name: stage for name, stage in all_stages.items() if not stages or name in stages}
     write_yaml(folder / "dvc.yaml", {"vars": ["suites/shapes.yaml"], "stages": kept})
     (folder / "README.md").touch()
-    for name in ("cifar10", "released"):
+    for name in ("cifar10", "cifar100", "released"):
         (folder / "reports" / name).mkdir(parents=True)
         (folder / "reports" / name / "metrics.json").write_text('{"rows": {}}')
     (folder / "reports/benchmarks").mkdir()

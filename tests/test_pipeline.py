@@ -380,7 +380,8 @@ def test_the_readmes_backbone_is_one_file_and_one_row(tmp_path):
     blocks = re.findall(r"\n\n((?:    .*\n|\n)+)", section)
     program, row = (textwrap.dedent(block) for block in blocks)
     (tmp_path / "data").mkdir()
-    for name in ("stages", "suites", "reports/benchmarks", "reports/cifar10", "reports/released"):
+    reports = [f"reports/{name}" for name in ("benchmarks", "cifar10", "cifar100", "released")]
+    for name in ("stages", "suites", *reports):
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("data/nothing", "params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path / name)

@@ -335,7 +335,7 @@ def _ece_notes(results: Results, paper: dict[str, Any]) -> list[str]:
         STEP_SIZE,
         'TS and MTS stop early, as in the paper, which has the step size 0.02 and "only one step"; the 50'
         " iterations are those of its first author's public fork, which has the step size 0.01. What other"
-        " numbers of iterations give is in the table `iterations`. `conv.` is the exact minimiser on the same"
+        " numbers give is in `reports/tables/iterations.md`. `conv.` is the exact minimiser on the same"
         " images.",
         f"T = {results.start:g} is where the early-stopped fits start: no fit at all. Oracle T is fitted on"
         " the test labels: the best that one temperature can do in NLL, not a result.",
