@@ -6,6 +6,7 @@ It runs again whenever a setting changes. Its output never changes, so no other 
 """
 
 from pathlib import Path
+from typing import Any
 
 from stages.images.archives import data_root
 from stages.images.sources import find_images
@@ -15,7 +16,7 @@ from stages.rules.rows import check_row
 from stages.runtime.errors import UserError, run_stage
 from stages.runtime.files import read_result, write_text
 from stages.runtime.trajectory_files import trajectory_files
-from stages.settings.project import listed_suites, read_yaml
+from stages.settings.project import entries_of, listed_suites, read_yaml
 from stages.settings.rows import DATA
 from stages.settings.section import known, parse, shortened
 from stages.settings.suite import DatasetEntry, ImportedBufferEntry, Params, Suite
@@ -136,8 +137,10 @@ def check_files(suite: Suite, path: Path, root: Path) -> None:
         check_depth(dataset, f"{path}: datasets.{name}.network.depth")
     for name in suite.buffers:
         buffer = suite.buffer(name)
-        if isinstance(buffer, ImportedBufferEntry) and not is_made("buffer", path, f"buffers.{name}"):
-            trajectory_files(buffer.files, f"{path}: buffers.{name}.files")
+        if isinstance(buffer, ImportedBufferEntry):
+            own = entries_of(path, "buffers")[name]
+            if not is_made(f"buffer@{name}", path, f"buffers.{name}", own):
+                trajectory_files(buffer.files, f"{path}: buffers.{name}.files")
     for name, row in suite.runs.items():
         where = f"{path}: runs.{name}"
         folder = DATA / row.reads
@@ -158,32 +161,24 @@ def counts_of(name: str, dataset: DatasetEntry, path: Path, root: Path) -> list[
 
     Where its images are not here, but `prepare` has read them before, they are those that it has found.
     """
+    key = f"datasets.{name}.images"
     prepared = DATA / "prepare" / name / "info.json"
     try:
-        source = find_images(dataset.images, f"{path}: datasets.{name}.images", root)
+        source = find_images(dataset.images, f"{path}: {key}", root)
     except UserError:
-        if prepared.exists() and is_made("prepare", path, f"datasets.{name}.images"):
+        own = entries_of(path, "datasets")[name]["images"]
+        if prepared.exists() and is_made(f"prepare@{name}", path, key, own):
             return read_result(prepared)["counts"]["train"]
         raise
     return source.counts if source else None
 
 
-def is_made(stage: str, path: Path, key: str) -> bool:
-    """Whether dvc.lock has the stage of an entry, made with the settings that the suite has now.
-
-    Args:
-        stage: "prepare" or "buffer".
-        path: of the suite.
-        key: `<kind>.<name>`, or `<kind>.<name>.<key>`.
-    """
+def is_made(stage: str, path: Path, key: str, value: Any) -> bool:
+    """Whether dvc.lock has a stage that was run with this value of a key of a suite."""
     lock = Path("dvc.lock")
     if not lock.exists():
         return False
-    kind, name, *rest = key.split(".")
-    value = read_yaml(path)[kind][name]
-    for part in rest:
-        value = value[part]
-    made = read_yaml(lock).get("stages", {}).get(f"{stage}@{name}", {})
+    made = read_yaml(lock).get("stages", {}).get(stage, {})
     return made.get("params", {}).get(path.as_posix(), {}).get(key) == value
 
 
