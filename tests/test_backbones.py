@@ -237,6 +237,20 @@ def test_bfloat16_products_change_the_gradient_a_little(device):
     assert 1e-5 < float((rounded - exact).norm() / exact.norm()) < 0.05
 
 
+def test_bfloat16_products_are_alike_forward_and_backward(device):
+    """What is compiled differentiates forward, which PyTorch cannot do through a norm of mixed precision."""
+    problem = five_classes(device)
+    theta = problem.network.initial(generator(0)).to(device)
+    point = (theta, problem.real.images.float(), problem.real.labels, torch.randn_like(theta))
+    network = FlatNetwork(problem.network.module.float())
+    rounded = InnerLoss(network, precision="bfloat16")
+    exact = InnerLoss(network)._backward_over_reverse(*point)
+    for products in (rounded._forward_over_reverse(*point), rounded._backward_over_reverse(*point)):
+        for product, expected in zip(products, exact):
+            assert product.dtype == torch.float32
+            assert 1e-5 < float((product - expected).norm() / expected.norm()) < 0.2
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_images_that_are_not_numbers_end_in_a_reason_and_not_in_a_bad_set(name, device):
     problem = five_classes(device)

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
+from stages.distillation.float32_norms import with_float32_norms
 from stages.machine.compiled import compile_function, uses_graphs
 from stages.machine.engine import part_size, worth_compiling
 from stages.training.flat import FlatNetwork
@@ -65,7 +66,7 @@ class InnerLoss:
         precision: str = "float32",
         graphs: bool = False,
     ):
-        self.network = network
+        self.network = with_float32_norms(network) if precision == "bfloat16" else network
         self.compiled = compiled
         self.precision = precision
         self.graphs = graphs
