@@ -66,12 +66,12 @@ PARAMS = {
     },
     "choices": {
         "mixup_alpha": [0.4, 1.0],
-        "label_smoothing": [0.1],
+        "label_smoothing": [0.1, 0.2],
         "step_size": [0.2, 1.0],
         "lbfgs_lr": [0.02],
         "lbfgs_steps": [1, 50],
         "starts": [1.0, 1.5],
-        "focal_gamma": [1.0],
+        "focal_gamma": [1.0, 2.0],
     },
     "evaluate": {"bins": 10, "resamples": 20},
     "device": "cpu",
@@ -269,3 +269,14 @@ def markdown_rows(text: str) -> dict[str, dict[str, str]]:
     ]
     names, _, *rows = lines
     return {row[0]: dict(zip(names, row)) for row in rows}
+
+
+def run_to_reach(names: Sequence[str]) -> None:
+    """The stages from the pictures to `reach`, for some rows of the suite above."""
+    run("prepare", "shapes")
+    run("buffer", "shapes")
+    for name in names:
+        run("distill", name)
+        run("train", name)
+    run("temperature")
+    run("reach")

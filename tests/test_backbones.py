@@ -1,6 +1,7 @@
 """The backbones: gradients against finite differences in float64, single updates, masks, and references."""
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 from functools import partial
@@ -694,6 +695,49 @@ def test_between_two_updates_the_network_is_trained_on_the_synthetic_images(modu
     assert float(after) < 0.9 * float(before)
 
 
+def test_a_second_update_is_on_the_network_after_the_inner_loops(device, monkeypatch):
+    """And the first on the network as it is drawn. DC's inner loops augment nothing."""
+    seen: list[Tensor] = []
+    class_gradients = gradient_matching.class_gradients
+
+    def noted(loss, theta, *more):
+        if not seen or theta is not seen[-1]:
+            seen.append(theta)
+        return class_gradients(loss, theta, *more)
+
+    monkeypatch.setattr(gradient_matching, "class_gradients", noted)
+    problem = five_classes(device)
+    backbone = dc.start(problem, dc.Settings(**LOOPS | {"outer_loops": 3, "inner_loops": 2, "lr_net": 0.3}))
+    images, labels = backbone.images(), backbone.labels
+    for _ in backbone.updates(0):
+        pass
+    assert len(seen) == 3
+    for before, after in itertools.pairwise(seen):
+        theta = before
+        for _ in range(2):
+            theta = theta.detach().requires_grad_()
+            loss = torch.nn.functional.cross_entropy(problem.network(theta, images), labels)
+            theta = theta - 0.3 * torch.autograd.grad(loss, theta)[0]
+        assert torch.allclose(after, theta, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_learned_images_have_the_settings_learning_rate_and_momentum(name):
+    module, settings = CASES[name].module, CASES[name].settings | {"lr_img": 0.37, "momentum": 0.21}
+    backbone = module.start(five_classes("cpu"), module.Settings(**settings))
+    found = {(variable.lr, variable.momentum) for variable in backbone.variables.values()}
+    assert found == {(0.37, 0.21)}
+
+
+def test_mtt_learns_images_and_step_size_at_rates_of_their_own(tmp_path):
+    settings = mtt.Settings(**MTT | {"lr_img": 3.0, "lr_lr": 0.02, "momentum": 0.21})
+    variables = mtt.start(mtt_problem(tmp_path, torch.device("cpu")), settings).variables
+    assert {name: (one.lr, one.momentum) for name, one in variables.items()} == {
+        "images": (3.0, 0.21),
+        "step_size": (0.02, 0.21),
+    }
+
+
 @pytest.mark.parametrize("module, expected", [(dc, []), (dsa, [2 * CLASSES])])
 def test_dsa_alone_augments_the_inner_loops_each_image_by_its_own_draw(module, expected, monkeypatch):
     noted: list[int] = []
@@ -729,8 +773,10 @@ def test_a_backbone_that_does_not_augment_has_no_order(module, settings):
 
 
 def test_the_published_loops_of_dc_are_no_defaults():
-    with pytest.raises(ValueError):
-        dc.Settings(iterations=1)
+    for missing in ("outer_loops", "inner_loops"):
+        others = {key: value for key, value in LOOPS.items() if key != missing}
+        with pytest.raises(ValueError, match=missing):
+            dc.Settings(**others)
 
 
 def test_the_settings_of_all_backbones_are_read_without_torch():

@@ -11,7 +11,7 @@ from project import PARAMS, make_project, row, run, suite
 from safetensors.numpy import load_file
 from scipy.optimize import minimize_scalar
 
-from stages.calibrators import mts_holdout, ts
+from stages.calibrators import mts, mts_holdout, ts
 from stages.calibrators.early_stopped import early_stopped, lbfgs_path, within
 from stages.calibrators.fitting import Fitting
 from stages.calibrators.optimum import optimum
@@ -192,6 +192,14 @@ def some_images() -> LabelledImages:
     """Four images of each of three classes; no pixel is zero."""
     images = 1 + torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     return LabelledImages(images, torch.arange(3).repeat_interleave(4), 3)
+
+
+def test_every_repeat_of_mts_has_images_and_masks_of_its_own():
+    for module in (mts, mts_holdout):
+        drawn = [module.fitting_images(some_images(), 0.5, 0.3, 0, repeat)[0] for repeat in (0, 1)]
+        assert not torch.equal(*drawn)
+    whole = [mts.fitting_images(some_images(), 1.0, 0.3, 0, repeat)[0] == 0 for repeat in (0, 1)]
+    assert not torch.equal(*whole), "the masks differ where the images are the same"
 
 
 def test_mts_held_out_masks_the_images_that_ts_holds_out():

@@ -1,6 +1,7 @@
 """The choices that the paper leaves open: losses, the order of mixing, the stage, its table and figure."""
 
 import json
+import re
 from contextlib import chdir
 from pathlib import Path
 
@@ -9,10 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from project import PARAMS, copy_of, make_project, run, suite, write_arrays, write_yaml
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file as load_arrays
 
 from stages import choices
+from stages.calibrators.early_stopped import lbfgs_path
+from stages.calibrators.fitting import Fitting
 from stages.losses import cross_entropy, focal, focal_detached
+from stages.metrics.ece import ece
+from stages.metrics.scores import log_softmax
 from stages.reporting.calibration_figures import choices_figures
 from stages.reporting.choices import choices_figure, choices_table, met_by, printed_ece
 from stages.reporting.gathered import gather
@@ -143,9 +148,9 @@ def test_every_family_has_its_choices_and_the_default_among_them(project):
     own_and_teacher = 3
     assert counts == {
         "step_size": own_and_teacher,
-        "focal": 2,
+        "focal": 4,
         "mixup": 4,
-        "label_smoothing": 1,
+        "label_smoothing": 2,
         "mts": 4,
     }
 
@@ -165,8 +170,28 @@ def test_the_choices_make_a_difference(project):
     trained = [entry for entry in entries() if entry["family"] != "mts"]
     made_from = [entry["made_from"] for entry in trained]
     assert len(set(made_from)) == len(made_from)
-    of_losses = [entry["ece"] for entry in trained if entry["family"] in ("focal", "mixup")]
-    assert len({tuple(ece) for ece in of_losses}) == len(of_losses) == 6
+    of_losses = [entry["ece"] for entry in trained if entry["family"] != "step_size"]
+    assert len({tuple(ece) for ece in of_losses}) == len(of_losses) == 10
+
+
+def test_mts_is_fitted_from_its_own_start_with_its_own_step_size_and_iterations(project):
+    row = Row(NAME)
+    fitting, test = load_arrays(row.fitting_logits), load_arrays(row.logits)
+    key = Fitting("mts", 0.3, PARAMS["calibrate"]["share"]).key
+    images = list(zip(fitting[key], fitting[f"{key}.labels"]))
+    found = set()
+    for entry in entries():
+        if entry["family"] != "mts":
+            continue
+        words = re.fullmatch(r"start (.+), step size (.+), iterations (.+)", entry["choice"])
+        start, lr, iterations = float(words[1]), float(words[2]), int(words[3])
+        found.add((start, lr, iterations))
+        last = [lbfgs_path(z, labels, start, lr, iterations)[-1] for z, labels in images]
+        assert entry["temperature"] == pytest.approx(last, rel=1e-6), entry["choice"]
+        raw = zip(test["cross_entropy"], last)
+        expected = [ece(np.exp(log_softmax(z / t)), test["labels"]) for z, t in raw]
+        assert entry["ece"] == pytest.approx(expected, abs=1e-6)
+    assert found == {(start, 0.02, count) for start in (1.0, 1.5) for count in (1, 50)}
 
 
 def test_another_alpha_trains_its_own_networks_alone(project, monkeypatch):
@@ -192,7 +217,7 @@ def test_another_alpha_trains_its_own_networks_alone(project, monkeypatch):
 
 
 def test_changed_networks_are_not_reused(project):
-    weights = load_file(Row(NAME).logits)
+    weights = load_arrays(Row(NAME).logits)
     weights["cross_entropy"][0] += np.arange(3)
     before = {entry["made_from"] for entry in entries() if entry["family"] == "mts"}
     write_arrays(Row(NAME).logits, weights)

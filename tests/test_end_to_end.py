@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from stages.calibrators.early_stopped import lbfgs_path, within
 from stages.calibrators.fitting import Fitting
 from stages.calibrators.optimum import optimum
-from stages.evaluate import Method, errors_of, measured
+from stages.evaluate import Method, errors_of, measured, methods_of
 from stages.evaluate import TestImages as Judged
 from stages.features import block_outputs
 from stages.images.distilled import load_set
@@ -35,7 +35,7 @@ from stages.images.masking import mask_images
 from stages.images.prepared import load_split, load_transform
 from stages.images.sampling import held_out
 from stages.metrics.adaptive_ece import adaptive_ece
-from stages.metrics.bootstrap import weights
+from stages.metrics.bootstrap import estimate, weights
 from stages.metrics.classwise_ece import classwise_ece
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_about, read_result, write_result, write_tensors
@@ -412,6 +412,57 @@ def test_scores_are_those_of_the_networks_and_temperatures_that_a_method_names(n
         assert np.sum(diagram["count"] * diagram["accuracy"]) == pytest.approx(right.sum())
 
 
+def test_every_method_has_the_marks_of_its_own_fit():
+    def fit(temperature: float, hits: list[bool]) -> dict:
+        return {"temperature": [temperature] * 2, "bound_hit": hits}
+
+    early, exact = fit(1.2, [True, False]), fit(0.05, [False, True])
+    fitted = {
+        "start": 1.5,
+        "methods": {"mts": {"networks": "cross_entropy", "early_stopped": early, "converged": exact}},
+    }
+    logits = {"cross_entropy": np.random.default_rng(0).normal(size=(2, 30, 3))}
+    shipped = {"temperature": 20.0, "bound_hit": True}
+    labels = logits["cross_entropy"][0].argmax(1)  # the first network's oracle is on a bound
+    found = methods_of(logits, fitted, shipped, labels, [0.05, 20.0])
+    assert {name: method.bound_hits for name, method in found.items()} == {
+        "raw": [False, False],
+        "mts": [True, False],
+        "mts_converged": [False, True],
+        "shipped": [True, True],
+        "fixed": [False, False],
+        "oracle": [True, True],
+    }
+
+
+def test_intervals_are_of_each_networks_errors_on_the_same_resamples():
+    one = Row(NAME)
+    logits = {key: values.astype(float) for key, values in load_arrays(one.logits).items()}
+    labels = logits.pop("labels").astype(int)
+    counts = weights(len(labels), PARAMS["evaluate"]["resamples"], 0).astype(int)
+    assert len(logits["cross_entropy"]) > 1
+
+    def errors(method: str) -> tuple[np.ndarray, np.ndarray]:
+        networks = method if method in logits else "cross_entropy"
+        p = [softmax(z / t) for z, t in zip(logits[networks], methods(NAME)[method]["temperature"])]
+        drawn = [[ece_by_hand(q.repeat(n, 0), labels.repeat(n), 10) for n in counts] for q in p]
+        return np.array([ece_by_hand(q, labels, 10) for q in p]), np.array(drawn)
+
+    raw = errors("raw")
+    for method in ("raw", "mixup", "mts", "shipped", "oracle"):
+        numbers, of_method = methods(NAME)[method], errors(method)
+        value, *interval = estimate(*of_method)
+        assert numbers["interval"]["ece"] == pytest.approx(interval, abs=1e-4), method
+        assert numbers["corrected"]["ece"] == pytest.approx(value, abs=1e-4)
+        value, *interval = estimate(*(ours - of_raw for ours, of_raw in zip(of_method, raw)))
+        assert numbers["difference_to_raw"] == pytest.approx(interval, abs=1e-4), method
+        assert numbers["corrected"]["difference_to_raw"] == pytest.approx(value, abs=1e-4)
+        low, high = numbers["interval"]["smooth_ece"]
+        assert low <= numbers["corrected"]["smooth_ece"] <= high
+        assert [low, high] != numbers["interval"]["ece"]
+    assert methods(NAME)["raw"]["difference_to_raw"] == [0, 0]
+
+
 def test_a_method_with_a_lower_ece_than_raw_has_a_negative_difference_to_it():
     draws = np.random.default_rng(0)
     calibrated = draws.normal(0, 1.5, (2, 2000, 3))
@@ -499,7 +550,8 @@ def test_the_ablation_at_the_papers_settings_is_the_rows_own_mts():
             (fit,) = [fit for fit in own if (fit["start"], fit["steps"]) == (start, steps)]
             assert fit["temperature"] == scores[method]["temperature"]
             assert fit["ece"] == scores[method]["ece"]
-        assert ablation["raw"] == scores["raw"]["ece"] and ablation["fixed"] == scores["fixed"]["ece"]
+        for name in ("raw", "fixed", "shipped"):
+            assert ablation[name] == scores[name]["ece"]
 
 
 def test_every_fit_of_the_ablation_is_of_its_own_images_start_and_steps():

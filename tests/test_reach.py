@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from project import PARAMS, copy_of, make_project, run, suite, write_yaml
+from project import PARAMS, copy_of, make_project, run, run_to_reach, suite, write_yaml
 from safetensors.torch import load_file
 from scipy.special import logit
 
@@ -314,13 +314,7 @@ def built(tmp_path_factory) -> Path:
     """The project up to `reach`."""
     folder = make_project(tmp_path_factory.mktemp("built"))
     with chdir(folder):
-        run("prepare", "shapes")
-        run("buffer", "shapes")
-        for name in (NAME, f"{NAME}-mdt", REAL):
-            run("distill", name)
-            run("train", name)
-        run("temperature")
-        run("reach")
+        run_to_reach([NAME, f"{NAME}-mdt", REAL])
     return folder
 
 
@@ -417,6 +411,16 @@ def test_a_networks_own_temperature_is_fitted_on_what_it_makes_of_the_real_image
     assert entries(NAME)["own", "clean", "nll"]["temperature"] == pytest.approx(expected, rel=1e-4)
 
 
+def left_out_by(marked, monkeypatch) -> dict[str, torch.Tensor]:
+    """What `reach` writes where this takes the place of the training of its networks."""
+    row = Row(NAME)
+    row.reach_logits.unlink()
+    row.reach.unlink()
+    monkeypatch.setattr("stages.reach.train_groups", marked)
+    run("reach", NAME)
+    return load_file(row.reach_logits)
+
+
 def test_a_distilled_image_is_judged_by_the_network_of_the_fold_that_leaves_it_out(copied, monkeypatch):
     def marked(groups, setup, folder) -> GroupResults:
         """Logits of 1 for the images that a network was trained on, and of 0 for others."""
@@ -427,14 +431,20 @@ def test_a_distilled_image_is_judged_by_the_network_of_the_fold_that_leaves_it_o
         return GroupResults({}, {"cross_entropy": logits})
 
     row = Row(NAME)
-    row.reach_logits.unlink()
-    row.reach.unlink()
-    monkeypatch.setattr("stages.reach.train_groups", marked)
-    run("reach", NAME)
-    tensors = load_file(row.reach_logits)
+    tensors = left_out_by(marked, monkeypatch)
     labels = load_set(row.distilled, row.prepared).data.labels
     assert not tensors["left_out"].any()
     assert sorted(tensors["left_out_labels"].tolist()) == sorted(labels.tolist())
+
+
+def test_what_a_network_makes_of_a_left_out_image_stands_beside_its_label(copied, monkeypatch):
+    def marked(groups, setup, folder) -> GroupResults:
+        """Logits whose top class is the image's own label."""
+        of_labels = F.one_hot(setup.test.labels, setup.test.classes).float()
+        return GroupResults({}, {"cross_entropy": of_labels.expand(setup.repeats, -1, -1)})
+
+    tensors = left_out_by(marked, monkeypatch)
+    assert torch.equal(tensors["left_out"].argmax(1), tensors["left_out_labels"])
 
 
 def test_augmented_images_are_not_the_images_themselves(copied):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from project import PARAMS, make_project, run
+from project import PARAMS, make_project, run_to_reach
 from safetensors.torch import load_file
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, logsumexp, softmax
@@ -56,13 +56,7 @@ class Files(NamedTuple):
 def folder(tmp_path_factory) -> Path:
     project = make_project(tmp_path_factory.mktemp("anew"), PARAMETERS)
     with chdir(project):
-        run("prepare", "shapes")
-        run("buffer", "shapes")
-        for name in (MTT, f"{MTT}-mdt", REAL):
-            run("distill", name)
-            run("train", name)
-        run("temperature")
-        run("reach")
+        run_to_reach([MTT, f"{MTT}-mdt", REAL])
     return project
 
 

@@ -59,6 +59,15 @@ def mistake():
     return text
 
 
+def test_a_name_stands_in_one_suite_alone(project):
+    """Else the settings of one row would silently be used for the other's."""
+    project("suites/tinyimagenet.yaml", "runs/tinyimagenet-random-ipc1", new_name="digits-random-ipc1")
+    project("dvc.yaml", "vars", ["suites/digits.yaml", "suites/tinyimagenet.yaml"])
+    text = mistake()
+    assert text.startswith("suites/tinyimagenet.yaml: runs.digits-random-ipc1 is in suites/digits.yaml too; ")
+    assert text.endswith("names are unique over all suites")
+
+
 def test_the_settings_as_they_are_pass(project):
     check.main()
     assert Path("data/check/passed").exists()

@@ -304,8 +304,10 @@ def test_starting_values_name_the_oracle_ratio():
         for start, steps in ((None, None), (1.5, 50), (1.5, 1), (3.0, 50)):
             fits.append(fit(ratio, start, steps, ece))
     ablation = {"ratio": 0.1, "share": 0.1, "start": 1.5, "steps": 50, "fits": fits}
+    ablation |= {"raw": [0.2, 0.2], "fixed": [0.08, 0.08], "shipped": [0.01, 0.03]}
     table = further_tables.starts(["a", "d"], {"a": ablation})
-    optimum, own, other, missing = table.text.to_dict("records")
+    optimum, own, other, shipped, missing = table.text.to_dict("records")
+    assert (shipped["Start"], shipped["0.1"]) == ("shipped T", "2.00")
     assert (optimum["Start"], optimum["Steps"]) == ("any", "converged")
     assert (own["Start"], own["Steps"]) == ("1.5", "50")
     assert (other["Start"], other["Steps"]) == ("3", "50")
