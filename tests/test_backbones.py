@@ -696,7 +696,7 @@ def test_between_two_updates_the_network_is_trained_on_the_synthetic_images(modu
 
 
 def test_a_second_update_is_on_the_network_after_the_inner_loops(device, monkeypatch):
-    """And the first on the network as it is drawn. DC's inner loops augment nothing."""
+    """DC's inner loops augment nothing."""
     seen: list[Tensor] = []
     class_gradients = gradient_matching.class_gradients
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from project import PARAMS, copy_of, make_project, run, suite, write_arrays, write_yaml
-from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import load_file
 
 from stages import choices
 from stages.calibrators.early_stopped import lbfgs_path
@@ -176,7 +176,7 @@ def test_the_choices_make_a_difference(project):
 
 def test_mts_is_fitted_from_its_own_start_with_its_own_step_size_and_iterations(project):
     row = Row(NAME)
-    fitting, test = load_arrays(row.fitting_logits), load_arrays(row.logits)
+    fitting, test = load_file(row.fitting_logits), load_file(row.logits)
     key = Fitting("mts", 0.3, PARAMS["calibrate"]["share"]).key
     images = list(zip(fitting[key], fitting[f"{key}.labels"]))
     found = set()
@@ -217,7 +217,7 @@ def test_another_alpha_trains_its_own_networks_alone(project, monkeypatch):
 
 
 def test_changed_networks_are_not_reused(project):
-    weights = load_arrays(Row(NAME).logits)
+    weights = load_file(Row(NAME).logits)
     weights["cross_entropy"][0] += np.arange(3)
     before = {entry["made_from"] for entry in entries() if entry["family"] == "mts"}
     write_arrays(Row(NAME).logits, weights)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from by_hand import ece_of_tops
 from project import PARAMS, make_project, run_to_reach
 from safetensors.torch import load_file
 from scipy.optimize import minimize, minimize_scalar
@@ -95,16 +96,6 @@ def files(request, folder, monkeypatch) -> Files:
 
 def ece(p: np.ndarray, labels: np.ndarray) -> float:
     return ece_of_tops(p.max(1), p.argmax(1) == labels)
-
-
-def ece_of_tops(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Ten bins `[low, high)`, the last with 1."""
-    error = 0.0
-    for k in range(10):
-        inside = (confidence >= k / 10) & ((confidence < (k + 1) / 10) | (k == 9))
-        if inside.any():
-            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    return float(error)
 
 
 def assert_scores(entry: dict, probabilities: list[np.ndarray], labels: np.ndarray) -> None:
@@ -292,8 +283,7 @@ def test_what_needs_no_real_image(files):
 
 
 def test_augmented_images_of_the_set_of_each_network(files):
-    entry = files.entries.get(("without_images", "clean", "augmented"))
-    assert entry
+    entry = files.entries["without_images", "clean", "augmented"]
     expected = []
     for repeat in range(REPEATS):
         own_set = files.case.distilled.of_repeat(repeat)
