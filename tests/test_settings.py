@@ -526,7 +526,7 @@ def test_the_notes_of_reduced_rows_have_the_number_of_their_experts():
             buffer = suite["buffers"][row["reads"].removeprefix("buffer/")]
             assert row["budget_note"].startswith(f"{buffer['experts']} experts instead of 100")
             counted += 1
-    assert counted == 7
+    assert counted == 10
 
 
 PUBLISHED_MTT = [
