@@ -17,7 +17,13 @@ from torch import nn
 
 from stages.images.distilled import DistilledSet, load_set
 from stages.images.masking import mask_images
-from stages.images.prepared import LabelledImages, NormalisedImages, load_split, load_transform
+from stages.images.prepared import (
+    LabelledImages,
+    NormalisedImages,
+    class_names,
+    load_split,
+    load_transform,
+)
 from stages.images.sampling import per_class
 from stages.machine.cores import on_all_cores
 from stages.runtime.errors import UserError, run_stage
@@ -53,7 +59,8 @@ def features(row: Row) -> None:
     - `tsne.<loss>.<block>` `(n, 2)`: maps of test images by the first network of each of `losses`
     - `tsne.labels` `(n,)`: the labels of these test images
 
-    All but the maps are of the networks that were trained with cross-entropy.
+    All but the maps are of the networks that were trained with cross-entropy. The names of the classes are in
+    the metadata of the file.
 
     Raises:
         UserError: the images from outside have another shape than the row's, or no networks were trained with
@@ -66,7 +73,8 @@ def features(row: Row) -> None:
     )
     if is_made_from(row.features, made_from):
         return
-    write_tensors(row.features, feature_tensors(row, keys), {"made_from": made_from})
+    about = {"made_from": made_from, "classes": class_names(row.prepared)}
+    write_tensors(row.features, feature_tensors(row, keys), about)
 
 
 def feature_tensors(row: Row, keys: FeaturesKeys) -> dict[str, torch.Tensor]:

@@ -187,13 +187,14 @@ def copy_code(folder: Path, stages: Sequence[str] = ()) -> None:
         (folder / "reports" / name / "metrics.json").write_text('{"rows": {}}')
     (folder / "reports/benchmarks").mkdir()
     (folder / "reports/benchmarks/grid.json").write_text("{}")
+    (folder / "reports/cifar10/features.safetensors").touch()
     (folder / "reports/cifar10/distilled").mkdir()
     (folder / "reports/cifar10/distilled/none").touch()
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], about: dict | None = None) -> None:
     """A file as a stage would write it, with these arrays."""
-    write_tensors(path, {name: torch.from_numpy(values) for name, values in arrays.items()})
+    write_tensors(path, {name: torch.from_numpy(values) for name, values in arrays.items()}, about)
 
 
 def write_yaml(path: Path, values: dict) -> None:

@@ -10,12 +10,13 @@ import torch
 from project import make_project, row, run, suite, write_arrays
 from safetensors.torch import load_file
 
-from stages.analyses import feature_figures, singular_value_figures, suite_figures
+from stages.analyses import suite_figures
 from stages.images.distilled import load_set
 from stages.images.prepared import load_split
 from stages.images.standardised import standardised_pixels
 from stages.reporting.decompositions import cumulative_ratio
 from stages.reporting.detection import detection
+from stages.reporting.feature_figures import feature_figures
 from stages.reporting.rows_of_figures import (
     compared_rows,
     distilled_rows,
@@ -25,6 +26,7 @@ from stages.reporting.rows_of_figures import (
     rows_by_ipc,
     with_and_without_mdt,
 )
+from stages.reporting.singular_value_figures import singular_value_figures
 from stages.runtime.files import write_result
 from stages.settings.rows import Row
 from stages.settings.tables import TableKeys
@@ -237,8 +239,7 @@ def test_a_quick_row_shows_in_no_figure_but_its_own(tmp_path, monkeypatch):
     names = ("shapes-full", "shapes-mtt-ipc2", "shapes-mtt-ipc2-mdt", "shapes-mtt-ipc2-quick")
     for i, name in enumerate(names):
         write_result(Row(name).singular_values, decomposition(0.1 * (i + 1)))
-        write_arrays(Row(name).features, made_up_features(i))
-    write_result(Row(names[0]).prepared / "info.json", {"classes": ["a", "b", "c"]})
+        write_arrays(Row(name).features, made_up_features(i), {"classes": ["a", "b", "c"]})
     drawn = suite_figures(Path("suites/shapes.yaml"))
     own = {name for name in drawn if name.endswith("-shapes-quick")}
     assert own == {f"figure{number}-shapes-quick" for number in ("2b", "3", "6", "12b", "13")}

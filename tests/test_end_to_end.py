@@ -43,6 +43,7 @@ from stages.runtime.files import read_about, read_result, write_result, write_te
 from stages.runtime.randomness import generator
 from stages.settings.rows import Row
 from stages.svd import dropped
+from stages.tools.lent_results import write_arrays
 from stages.training.flat import flat_convnet
 from stages.training.groups import train_groups
 
@@ -170,6 +171,31 @@ def test_a_listed_row_is_shown_by_its_results_from_elsewhere_until_it_has_its_ow
     assert Path("reports/far/metrics.json").as_posix() in Path("reports/index.html").read_text()
     run("evaluate", name)
     assert "43.21" not in ece_in_table5()
+
+
+def test_figures_of_rows_that_ran_elsewhere_are_those_that_analyses_draws(copy):
+    """But for what 16 bits leave of the features, which may put an image into another bar of a histogram."""
+    values = suite()
+    names = [name for name in values["runs"] if name in values["features"]]
+    numbers = {}
+    for name in names:
+        own = {"evaluate": Row(name).results, "svd": Row(name).singular_values}
+        numbers[f"far-{name}"] = {kind: json.loads(file.read_text()) for kind, file in own.items()}
+    Path("reports/far").mkdir()
+    Path("reports/far/metrics.json").write_text(json.dumps({"rows": numbers}))
+    features = {f"far-{name}": Row(name).features for name in names}
+    write_arrays(Path("reports/far/features.safetensors"), features, list(features))
+    far = {kind: {} for kind in ("datasets", "buffers", "architectures")}
+    for kind in ("runs", "features", "svd"):
+        far[kind] = {f"far-{name}": values[kind][name] | {"suite": "far"} for name in names}
+    write_yaml(Path("suites/far.yaml"), far)
+    run("report")
+    for number in ("2a", "2b", "3", "4", "5", "6", "7", "12b", "13"):
+        drawn = pd.read_csv(f"reports/figures/calibration/figure{number}-far.csv")
+        own = pd.read_csv(f"reports/figures/analyses/figure{number}-shapes.csv")
+        compared = [column for column in own if column != "density"]
+        pd.testing.assert_frame_equal(drawn[compared], own[compared], rtol=0.01, atol=0.01)
+    assert "far-shapes-mtt-ipc2" in Path("reports/tables/outside.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -31,12 +31,16 @@ from stages.tools.lent_stages import Stage, is_done, plan
 
 NAME = "shapes-mtt-ipc2"
 SLOW = ["prepare@shapes", "buffer@shapes", f"distill@{NAME}", f"train@{NAME}", f"temperature@{NAME}"]
-QUICK = [f"{kind}@{NAME}" for kind in ("masked", "calibrate", "evaluate", "ablate", "choices", "reach")]
+SCORED = [f"{kind}@{NAME}" for kind in ("masked", "calibrate", "evaluate", "ablate")]
+ANALYSED = ["prepare@shapes-turned", *(f"{kind}@{NAME}" for kind in ("features", "svd", "choices", "reach"))]
+QUICK = SCORED + ANALYSED
 FILES = [
     f"data/distill/{NAME}/set.safetensors",
     f"data/calibrate/{NAME}.json",
     f"data/evaluate/{NAME}.json",
     f"data/ablate/{NAME}.json",
+    f"data/features/{NAME}.safetensors",
+    f"data/svd/{NAME}.json",
     f"data/choices/{NAME}.json",
     f"data/temperature/{NAME}.json",
     f"data/reach/{NAME}.json",
@@ -149,7 +153,7 @@ def test_killed_in_every_slow_stage_it_ends_where_one_go_ends(killed, tmp_path):
     assert not left, "checkpoints are gone when the work is done"
 
 
-def test_the_results_are_six_small_files(killed):
+def test_the_results_are_seven_small_files(killed):
     folder = killed[0]
     files = {path.name for path in (folder / "results").iterdir()}
     assert files == {
@@ -158,6 +162,7 @@ def test_the_results_are_six_small_files(killed):
         "curves.csv",
         "sets.safetensors",
         "logits.safetensors",
+        "features.safetensors",
         "pieces.json",
     }
     evaluated = read_result(folder / f"data/evaluate/{NAME}.json")
@@ -168,6 +173,7 @@ def test_the_results_are_six_small_files(killed):
         "calibrate",
         "evaluate",
         "ablate",
+        "svd",
         "choices",
         "reach",
     }
@@ -176,7 +182,7 @@ def test_the_results_are_six_small_files(killed):
     assert f"| {mean:.2f} ± " in (folder / "results/tables.md").read_text()
 
 
-def test_sets_and_logits_are_kept_in_16_bits(killed):
+def test_sets_logits_and_features_are_kept_in_16_bits(killed):
     folder = killed[0]
     sets = load_file(folder / "results/sets.safetensors")
     made = load_file(folder / f"data/distill/{NAME}/set.safetensors")
@@ -187,6 +193,11 @@ def test_sets_and_logits_are_kept_in_16_bits(killed):
     logits = load_file(folder / "results/logits.safetensors")
     assert logits[f"{NAME}/cross_entropy"].shape == (2, 30, 3)
     assert {f"{NAME}/{name}" for name in ("mixup", "holdout", "labels")} <= logits.keys()
+    features = load_file(folder / "results/features.safetensors")
+    made = load_file(folder / f"data/features/{NAME}.safetensors")
+    assert features.keys() == {f"{NAME}/{name}" for name in made}
+    logits_of_test_images = features[f"{NAME}/inside.max_logit"]
+    assert np.allclose(logits_of_test_images, made["inside.max_logit"], rtol=1e-3, atol=1e-3)
 
 
 def test_curves_are_kept_as_lines(killed):
@@ -233,7 +244,7 @@ def test_another_mask_ratio_runs_the_quick_stages_in_pieces_as_short_as_wanted(c
     assert piece["outcome"] == "stopped"
     whole = call(copied, "--until-done")
     assert whole.returncode == 0
-    assert begun(whole.stdout) == QUICK
+    assert begun(whole.stdout) == [*SCORED, f"choices@{NAME}", f"reach@{NAME}"]
     assert json.loads((copied / f"data/evaluate/{NAME}.json").read_text())["mask_ratio"] == 0.35
 
 

@@ -8,10 +8,11 @@ import pytest
 from project import make_project, suite, write_arrays, write_yaml
 
 from stages import pictures
-from stages.analyses import masked_logits, suite_figures
+from stages.analyses import suite_figures
 from stages.pictures import as_pictures, grid
 from stages.report import report
 from stages.reporting.calibration_figures import calibration_figures
+from stages.reporting.feature_figures import masked_logits
 from stages.reporting.gathered import gather
 from stages.runtime.files import write_result
 from stages.settings.rows import Row, listed_rows

@@ -1,14 +1,14 @@
 """The figures of reports/figures/calibration: which there are, and of which rows.
 
-Figures 1 and 10, those of `choices` and `reach`, and Figures 8 and 9 of rows that ran elsewhere.
+Figures 1 and 10, those of `choices` and `reach`, and all others of suites of which no row has run here.
 """
 
-from stages.reporting.ablation_figures import ablation_figures
 from stages.reporting.by_ipc import figure10
 from stages.reporting.cells import METHODS, Results
 from stages.reporting.choices import choices_figure, printed_ece
 from stages.reporting.drawing import Drawn
-from stages.reporting.gathered import Gathered, found_elsewhere
+from stages.reporting.figures_elsewhere import figures_elsewhere
+from stages.reporting.gathered import Gathered
 from stages.reporting.reach_figure import reach_figure
 from stages.reporting.reliability import figure1
 from stages.reporting.rows_of_figures import row_of_figure1, rows_by_ipc
@@ -24,7 +24,7 @@ def calibration_figures(gathered: Gathered) -> dict[str, Drawn]:
     """All of them by file name, of the results that there are."""
     return {
         **reliability_figures(gathered.results),
-        **figures_of_ablations_elsewhere(gathered),
+        **figures_elsewhere(gathered),
         **choices_figures(gathered),
         **reach_figures(gathered),
     }
@@ -50,20 +50,6 @@ def about_row(name: str, evaluated: dict) -> str:
     """What a reliability diagram is of."""
     networks = len(evaluated["methods"]["raw"]["ece"])
     return f"{name}: {networks} networks, {evaluated['test_images']:,} test images each"
-
-
-def figures_of_ablations_elsewhere(gathered: Gathered) -> dict[str, Drawn]:
-    """Figures 8 and 9 of each suite whose rows all ran elsewhere; `analyses` draws those of the others."""
-    rows = gathered.results.without_quick().rows
-    ablations = found_elsewhere(gathered.elsewhere, "ablate")
-    drawn: dict[str, Drawn] = {}
-    by_analyses = {row.suite.stem for row in gathered.here.values() if row.ablation.exists()}
-    for suite, keys in by_suite(rows, ablations).items():
-        if suite in by_analyses:
-            continue
-        of_suite = ablation_figures(keys, {name: ablations[name] for name in keys})
-        drawn |= {f"{figure}-{suite}": of_figure for figure, of_figure in of_suite.items()}
-    return drawn
 
 
 def choices_figures(gathered: Gathered) -> dict[str, Drawn]:

@@ -60,6 +60,7 @@ def every_table(gathered: Gathered) -> dict[str, Table]:
 
 def detections(gathered: Gathered, names: Container[str]) -> dict[str, dict[str, list[float]]]:
     """How well the networks of some rows tell images outside the distribution; {} without a result."""
+    features = gathered.features(names)
     asked = [name for name in asked_for("features") if name in names]
-    features = gathered.features(asked)
-    return {name: detection(features[name]) if name in features else {} for name in asked}
+    shown = dict.fromkeys([*asked, *features])
+    return {name: detection(features[name]) if name in features else {} for name in shown}

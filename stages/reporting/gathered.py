@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.reporting.cells import Results
 from stages.reporting.paper_cells import SUITES
-from stages.reporting.reading import read_arrays, read_results
+from stages.reporting.reading import arrays_of_rows, read_arrays, read_results
 from stages.reporting.rows_of_figures import BEST_BUDGET_FIRST
 from stages.runtime.errors import UserError
 from stages.runtime.reuse import read_json
@@ -21,14 +21,23 @@ from stages.settings.project import listed_suites, param, read_yaml
 from stages.settings.rows import REPORTS, Row, listed_rows
 from stages.settings.tables import TableKeys
 
-__all__ = ["Elsewhere", "Gathered", "asked_for", "found_elsewhere", "gather", "rows_of_paper_suites"]
+__all__ = [
+    "Elsewhere",
+    "FeaturesElsewhere",
+    "Gathered",
+    "asked_for",
+    "features_elsewhere",
+    "found_elsewhere",
+    "gather",
+    "rows_of_paper_suites",
+]
 
 
 class Elsewhere(NamedTuple):
     """A row that did not run here."""
 
     row: Row
-    results: dict[str, dict]  # of `evaluate`, and of `ablate`, `choices` and `reach` if they ran
+    results: dict[str, dict]  # of `evaluate`, and of `ablate`, `svd`, `choices` and `reach` if they ran
     folder: Path  # of its report
 
 
@@ -62,12 +71,16 @@ class Gathered(NamedTuple):
     def features(self, names: Container[str]) -> dict[str, dict[str, np.ndarray]]:
         """What `features` found on some rows, by row."""
         asked = [name for name in asked_for("features") if name in names]
-        return read_arrays({name: self.here[name].features for name in asked})
+        here = read_arrays({name: self.here[name].features for name in asked})
+        others = features_elsewhere(self.elsewhere)
+        return here | {name: found.arrays for name, found in others.items() if name in names}
 
     def decomposed(self, names: Container[str]) -> dict[str, dict]:
         """What `svd` found on some rows, by row."""
         asked = [name for name in asked_for("svd") if name in names]
-        return read_results({name: self.here[name].singular_values for name in asked})
+        here = read_results({name: self.here[name].singular_values for name in asked})
+        others = found_elsewhere(self.elsewhere, "svd")
+        return here | {name: found for name, found in others.items() if name in names}
 
     def architectures(self) -> dict[str, dict]:
         """What `architectures` found, by row."""
@@ -148,6 +161,31 @@ def rows_of_paper_suites() -> dict[str, TableKeys]:
             for name in read_yaml(suite)["runs"]:
                 rows[name] = Row(name).keys(TableKeys)
     return rows
+
+
+class FeaturesElsewhere(NamedTuple):
+    """What `features` found on a row that ran elsewhere."""
+
+    arrays: dict[str, np.ndarray]  # as in data/features/<row>.safetensors
+    classes: list[str]  # names of the data set's classes
+
+
+def features_elsewhere(others: dict[str, Elsewhere]) -> dict[str, FeaturesElsewhere]:
+    """What `features` found on the rows that ran elsewhere, by row: reports/<folder>/features.safetensors.
+
+    Raises:
+        UserError: such a file is damaged.
+    """
+    found: dict[str, FeaturesElsewhere] = {}
+    folders = dict.fromkeys(other.folder for other in others.values())
+    for file in [folder / "features.safetensors" for folder in folders]:
+        arrays, about = arrays_of_rows(file) if file.exists() else ({}, {})
+        for name in about:
+            if name in others and others[name].folder == file.parent:
+                own = {key: array for key, array in arrays.items() if key.startswith(f"{name}/")}
+                by_name = {key.removeprefix(f"{name}/"): array for key, array in own.items()}
+                found[name] = FeaturesElsewhere(by_name, about[name]["classes"])
+    return found
 
 
 def found_elsewhere(others: dict[str, Elsewhere], kind: str) -> dict[str, dict]:

@@ -1,9 +1,10 @@
-"""What `stages.tools.lent` leaves in its output folder: six files of at most 16 MiB. Other rows stay in them.
+"""What `stages.tools.lent` leaves in its output folder: seven files of at most 16 MiB. Other rows stay.
 
 - metrics.json: temperatures and scores of each row and repeat, and the names of arrays that had no room
 - tables.md: the tables of these rows, beside the paper's numbers
 - curves.csv: curves of experts and of distillation
 - sets.safetensors, logits.safetensors: distilled sets with their settings, and test logits, in 16 bits
+- features.safetensors: what the stage `features` wrote of the rows that the suite lists there, in 16 bits
 - pieces.json: seconds, memory of the largest process, device and commit of each piece
 """
 
@@ -16,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from stages.reporting import further_tables
@@ -25,6 +25,7 @@ from stages.reporting.choices import choices_table
 from stages.reporting.formats import markdown
 from stages.reporting.marks import marked, plain_name
 from stages.reporting.paper_tables import PAPER_TABLES
+from stages.reporting.reading import arrays_of_rows
 from stages.reporting.shipped_table import shipped_table
 from stages.reporting.without_images_table import without_images_table
 from stages.runtime.errors import UserError
@@ -81,10 +82,12 @@ def _write_results(rows: list[Row], finished: set[str], out: Path) -> None:
     names = [row.name for row in rows]
     sets = {row.name: row.distilled for row in rows if f"distill@{row.name}" in finished}
     logits = {row.name: row.logits for row in rows if f"train@{row.name}" in finished}
+    features = {row.name: row.features for row in rows if f"features@{row.name}" in finished}
     former = read_json(out / "metrics.json")
     left_out = [name for name in former.get("left_out", []) if name.split("/")[1] not in names]
     left_out += write_arrays(out / "sets.safetensors", sets, names)
     left_out += write_arrays(out / "logits.safetensors", logits, names)
+    left_out += write_arrays(out / "features.safetensors", features, names)
     numbers = former.get("rows", {})
     for row in rows:
         numbers[row.name] = numbers_of(row, finished)
@@ -107,6 +110,7 @@ def numbers_of(row: Row, finished: set[str]) -> dict[str, Any]:
         "calibrate": row.temperatures,
         "evaluate": row.results,
         "ablate": row.ablation,
+        "svd": row.singular_values,
         "choices": row.choices,
         "reach": row.reach,
     }
@@ -160,7 +164,7 @@ def write_arrays(file: Path, sources: dict[str, Path], rows: list[str]) -> list[
     Returns:
         the names of the arrays that had no room.
     """
-    arrays, about = former_arrays(file) if file.exists() else ({}, {})
+    arrays, about = arrays_of_rows(file) if file.exists() else ({}, {})
     arrays = {name: array for name, array in arrays.items() if name.split("/")[0] not in rows}
     for row, source in sources.items():
         about[row] = read_about(source)
@@ -182,20 +186,6 @@ def in_16_bits(array: np.ndarray) -> np.ndarray:
     if not array.ndim:
         return array
     return array.astype("float16" if array.dtype.kind == "f" else "int16")
-
-
-def former_arrays(file: Path) -> tuple[dict[str, np.ndarray], dict]:
-    """The arrays in a file of this module, and the `about` of each row.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        with safe_open(file, "np") as opened:
-            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is no dict
-            return arrays, json.loads(opened.metadata()["about"])
-    except (SafetensorError, KeyError, TypeError, ValueError):
-        raise UserError(f"{file} is damaged; delete it, and name all of its rows again") from None
 
 
 def write_curves(file: Path, rows: list[Row], finished: set[str]) -> None:

@@ -10,9 +10,11 @@ from stages.runtime.files import write_result
 from stages.runtime.reuse import file_hash, fingerprint, former_result
 from stages.settings.calibrate import CalibrateKeys
 from stages.settings.distill import DistillKeys
+from stages.settings.features import FeaturesKeys
 from stages.settings.project import param, params_of_results, read_yaml
 from stages.settings.reach import ReachKeys
 from stages.settings.rows import Buffer, Dataset, Row
+from stages.settings.svd import SvdKeys
 from stages.settings.train import TrainKeys
 
 __all__ = ["STAMPS", "Stage", "buffers_of", "inputs_hash", "is_done", "plan", "remove_stamp", "write_stamp"]
@@ -42,7 +44,7 @@ def plan(rows: list[Row]) -> list[Stage]:
     """
     stages: dict[str, Stage] = {}
     for row in rows:
-        for stage in slow_stages(row) + quick_stages(row) + choices_stages(row):
+        for stage in slow_stages(row) + quick_stages(row) + analysis_stages(row):
             stages.setdefault(stage.name, stage)
     for row in rows:
         for stage in reach_stages(row):
@@ -115,15 +117,48 @@ def quick_stages(row: Row) -> list[Stage]:
     ]
 
 
-def choices_stages(row: Row) -> list[Stage]:
-    """The stage `choices`, if the row's suite lists the row there."""
-    suite = read_yaml(row.suite)
-    if row.name not in (suite.get("choices") or {}):
-        return []
+def analysis_stages(row: Row) -> list[Stage]:
+    """Those of the stages `features`, `svd` and `choices` where the row's suite lists the row."""
+    stages = []
+    if is_listed(row, "features"):
+        stages += features_stages(row)
+    if is_listed(row, "svd"):
+        stages.append(svd_stage(row))
+    if is_listed(row, "choices"):
+        stages.append(choices_stage(row))
+    return stages
+
+
+def is_listed(row: Row, kind: str) -> bool:
+    """Whether the row's suite has the row under a kind of analysis."""
+    return row.name in (read_yaml(row.suite).get(kind) or {})
+
+
+def features_stages(row: Row) -> list[Stage]:
+    """The stage `features`, after the images from outside."""
+    keys = row.analysis("features", FeaturesKeys)
+    outside = Dataset(keys.outside)
+    settings = [param("seed"), row.dataset.value("network"), keys.model_dump()]
+    inputs = [row.prepared, outside.prepared, row.distilled, row.weights, row.logits]
+    return [
+        prepare_stage(outside),
+        Stage("features", row.name, "features", settings, inputs, [row.features]),
+    ]
+
+
+def svd_stage(row: Row) -> Stage:
+    keys = row.analysis("svd", SvdKeys)
+    training = row.keys(TrainKeys).model_dump()
+    settings = [param("seed"), param("train"), row.dataset.value("network"), training, keys.model_dump()]
+    inputs = [row.prepared, row.distilled]
+    return Stage("svd", row.name, "svd", settings, inputs, [row.singular_values])
+
+
+def choices_stage(row: Row) -> Stage:
     keys = row.keys(TrainKeys)
     settings = [params_of_results(), row.dataset.value("network"), keys.model_dump(), row.value("mask_ratio")]
     inputs = [row.prepared, row.distilled, row.logits, row.fitting_logits]
-    return [Stage("choices", row.name, "choices", settings, inputs, [row.choices])]
+    return Stage("choices", row.name, "choices", settings, inputs, [row.choices])
 
 
 def reach_stages(row: Row) -> list[Stage]:
@@ -131,8 +166,7 @@ def reach_stages(row: Row) -> list[Stage]:
 
     Of the rows whose temperatures it tries, it takes those that are there.
     """
-    suite = read_yaml(row.suite)
-    if row.name not in (suite.get("reach") or {}):
+    if not is_listed(row, "reach"):
         return []
     keys = row.analysis("reach", ReachKeys)
     training = row.keys(TrainKeys).model_dump()
