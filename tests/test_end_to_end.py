@@ -209,6 +209,18 @@ def test_results_from_elsewhere_without_rows_are_refused(content, expected, copy
         run("report")
 
 
+def test_a_row_with_results_from_two_places_is_refused(copy):
+    name = "shapes-random-ipc1"
+    kinds = {"evaluate": json.loads(Row(name).results.read_text())}
+    for folder in ("far", "further"):
+        Path("reports", folder).mkdir()
+        Path("reports", folder, "metrics.json").write_text(json.dumps({"rows": {name: kinds}}))
+    run("report")  # its own results are shown
+    Row(name).results.unlink()
+    with pytest.raises(UserError, match=f"further/metrics.json: rows.{name}: reports/far/metrics.json has"):
+        run("report")
+
+
 def test_a_suite_of_one_row_without_analyses_builds_every_report(tmp_path, monkeypatch):
     values = suite()
     one = {"shapes-random-ipc1": values["runs"]["shapes-random-ipc1"]}

@@ -113,17 +113,23 @@ def elsewhere(here: dict[str, Row]) -> dict[str, Elsewhere]:
 
     Args:
         here: the rows of the suites that dvc.yaml lists.
+
+    Raises:
+        UserError: two of these files have results of a row.
     """
     names: set[str] = set()
     for suite in Path("suites").glob("*.yaml"):
         names |= set(read_yaml(suite)["runs"])
     names -= {name for name, row in here.items() if row.results.exists()}
-    others = {}
+    others: dict[str, Elsewhere] = {}
     for file in sorted(REPORTS.glob("*/metrics.json")):
         for name, values in rows_of(file).items():
             # What was too large for the file is replaced there by a sentence.
             results = {kind: of_kind for kind, of_kind in values.items() if isinstance(of_kind, dict)}
             if name in names and complete(results.get("evaluate")):
+                if name in others:
+                    other = others[name].folder / file.name
+                    raise UserError(f"{file}: rows.{name}: {other} has this row, too; allowed: one of them")
                 others[name] = Elsewhere(Row(name), results, file.parent)
     return others
 
