@@ -230,6 +230,19 @@ def test_random_images_are_the_control_of_figures_2a_and_4_alone():
     assert means["test images", "FDNN"] == pytest.approx(features["full"]["inside.max_logit"].mean())
 
 
+def test_figure12b_leaves_out_a_set_without_networks_of_one_of_the_losses():
+    rows = {"mtt": keys(), "mdt": keys(mdt=0.1)}
+    features = {name: made_up_features(i) for i, name in enumerate(rows)}
+    drawn = feature_figures(rows, features, ["a", "b", "c"])
+    assert list(drawn["figure12b"].data["network"].unique()) == ["MTT\nblock 1", "MTT with MDT\nblock 1"]
+    features["mtt"]["tsne.mixup.block 1"] = features["mtt"]["tsne.cross_entropy.block 1"]
+    data = feature_figures(rows, features, ["a", "b", "c"])["figure12b"].data
+    assert list(data["network"].unique()) == ["MTT\nblock 1"]
+    assert list(data["loss"].unique()) == ["cross-entropy", "mixup"]
+    features["mdt"]["tsne.focal.block 1"] = features["mdt"]["tsne.cross_entropy.block 1"]
+    assert "figure12b" not in feature_figures(rows, features, ["a", "b", "c"]), "no set has all three"
+
+
 def test_a_quick_row_shows_in_no_figure_but_its_own(tmp_path, monkeypatch):
     values = suite()
     values["runs"]["shapes-mtt-ipc2-quick"] = row(budget="quick")

@@ -51,11 +51,7 @@ def _distilled_figures(distilled: dict[str, Features], classes: list[str]) -> di
         groups[label] = {"in": features["inside.max_probability"], "out": features["outside.max_probability"]}
         repeats = detection(features)
         detections[label] = {key: float(np.mean(values)) for key, values in repeats.items()}
-    by_loss = {}
-    for loss, title in LOSSES.items():
-        of_loss = {label: maps(features, loss) for label, features in distilled.items()}
-        if any(of_loss.values()):
-            by_loss[title] = of_loss
+    by_loss = maps_by_loss(distilled)
     cross_entropy = {label: maps(features, "cross_entropy") for label, features in distilled.items()}
     labels = next(iter(distilled.values()))["tsne.labels"]
     drawn = {"figure2b": figure2b(groups, detections)}
@@ -86,6 +82,25 @@ def masked_logits(features: Features) -> dict[float, np.ndarray]:
             ratio = key.removeprefix("masked.").removesuffix(".max_logit")
             logits[float(ratio)] = values
     return dict(sorted(logits.items()))
+
+
+def maps_by_loss(distilled: dict[str, Features]) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """The maps by the title of the loss, then by label, of the losses that any of the sets has.
+
+    A set without networks of one of these losses is left out: its line of panels would have gaps.
+    """
+    titles = {}
+    for loss, title in LOSSES.items():
+        if any(maps(features, loss) for features in distilled.values()):
+            titles[loss] = title
+    whole = {}
+    for label, features in distilled.items():
+        if all(maps(features, loss) for loss in titles):
+            whole[label] = features
+    by_loss = {}
+    for loss, title in titles.items():
+        by_loss[title] = {label: maps(features, loss) for label, features in whole.items()}
+    return by_loss if whole else {}
 
 
 def maps(features: Features, loss: str) -> dict[str, np.ndarray]:
