@@ -296,6 +296,20 @@ def test_every_row_has_a_plan_whose_inputs_come_first(monkeypatch):
             made |= set(stage.outputs)
 
 
+def test_skipped_stages_are_left_out_with_what_only_they_need_and_their_results_stay(copied):
+    with chdir(copied):
+        kinds = [stage.name for stage in plan([Row(NAME)], ["features", "svd", "reach"])]
+    assert kinds == [*SLOW, *SCORED, f"choices@{NAME}"]
+    before = json.loads((copied / "results/metrics.json").read_text())
+    features = (copied / "results/features.safetensors").read_bytes()
+    done = call(copied, "--skip", "features", "--skip", "svd")
+    assert done.returncode == 0 and begun(done.stdout) == []
+    assert json.loads((copied / "results/metrics.json").read_text()) == before
+    assert (copied / "results/features.safetensors").read_bytes() == features
+    refused = call(copied, "--skip", "train")
+    assert refused.returncode == 2 and "'features', 'svd', 'choices', 'reach'" in refused.stderr
+
+
 def test_a_stage_is_done_under_its_own_settings_code_inputs_and_outputs_only(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = [Path("input"), Path("data/code/work.json"), Path("output")]

@@ -71,6 +71,7 @@ def row_line(row: str, options: Options) -> dict[str, Any]:
     if minutes < 0.5:
         raise UnfinishedError
     command = [sys.executable, "-m", "stages.tools.lent", row, "--minutes", f"{minutes:.2f}"]
+    command += ["--skip", "features", "--skip", "svd"]  # which need scikit-learn, other images and more time
     environment = {name: value for name, value in os.environ.items() if name != "OUT"}
     done = subprocess.run([*command, "--out", str(options.out / "rows")], env=environment)
     if done.returncode == 3:

@@ -1,6 +1,7 @@
 """lent: rows from raw images to their finished numbers, without DVC, in pieces of a few minutes.
 
-    python -m stages.tools.lent <row> [<row> ...] [--minutes 9] [--until-done] [--out reports/cifar10]
+    python -m stages.tools.lent <row> [<row> ...] [--minutes 9] [--until-done]
+        [--skip features] [--out reports/cifar10]
 
 For machines that are lent for minutes at a time. The stages of each row run one after the other and leave
 the same files below data/ as `dvc repro`. When the minutes are over, the running stage is killed; it has
@@ -29,7 +30,16 @@ from filelock import FileLock, Timeout
 from stages.runtime.errors import UserError, run_stage
 from stages.settings.rows import Row
 from stages.tools.lent_results import write_piece, write_results
-from stages.tools.lent_stages import STAMPS, Stage, inputs_hash, is_done, plan, remove_stamp, write_stamp
+from stages.tools.lent_stages import (
+    ANALYSES,
+    STAMPS,
+    Stage,
+    inputs_hash,
+    is_done,
+    plan,
+    remove_stamp,
+    write_stamp,
+)
 
 __all__ = ["UNFINISHED", "end_leftovers", "work"]
 
@@ -121,11 +131,11 @@ def end_leftovers() -> None:
 
 def run_pieces(rows: list[Row], options: argparse.Namespace, out: Path) -> int:
     """One piece, or piece after piece. The results are written after each."""
-    stages = plan(rows)
+    stages = plan(rows, options.skip)
     while True:
         deadline = time.monotonic() + 60 * options.minutes
         status = work(stages, deadline, out)
-        finished = {stage.name for stage in stages if is_done(stage)}
+        finished = {stage.name for stage in plan(rows) if is_done(stage)}  # also what an earlier call has run
         write_results(rows, finished, out)
         if status != UNFINISHED or not options.until_done:
             return status
@@ -146,6 +156,13 @@ def main(*words: str) -> None:
     parser.add_argument("--until-done", action="store_true", help="piece after piece in one call")
     parser.add_argument(
         "--out", default="reports/cifar10", help="folder of the results (default reports/cifar10)"
+    )
+    parser.add_argument(
+        "--skip",
+        action="append",
+        default=[],
+        choices=ANALYSES,
+        help="a stage to leave out; several times for more",
     )
     options = parser.parse_args(words)
     rows = [Row(name) for name in options.rows]

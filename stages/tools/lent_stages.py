@@ -3,6 +3,7 @@
 A stage is done while its stamp in scratch/lent/ has the hashes of its settings, code, inputs and outputs.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +18,20 @@ from stages.settings.rows import Buffer, Dataset, Row
 from stages.settings.svd import SvdKeys
 from stages.settings.train import TrainKeys
 
-__all__ = ["STAMPS", "Stage", "buffers_of", "inputs_hash", "is_done", "plan", "remove_stamp", "write_stamp"]
+__all__ = [
+    "ANALYSES",
+    "STAMPS",
+    "Stage",
+    "buffers_of",
+    "inputs_hash",
+    "is_done",
+    "plan",
+    "remove_stamp",
+    "write_stamp",
+]
 
 STAMPS = Path("scratch/lent")
+ANALYSES = ("features", "svd", "choices", "reach")  # of the rows that a suite lists under these names
 
 
 class Stage(NamedTuple):
@@ -37,16 +49,19 @@ class Stage(NamedTuple):
         return f"{self.kind}@{self.entry}"
 
 
-def plan(rows: list[Row]) -> list[Stage]:
+def plan(rows: list[Row], skipped: Sequence[str] = ()) -> list[Stage]:
     """The stages of the first row in the order in which they run, then what the next row still needs.
 
     `reach` comes after all these, as it tries the temperatures of other rows.
+
+    Args:
+        skipped: those of `ANALYSES` that are left out.
     """
     stages: dict[str, Stage] = {}
     for row in rows:
-        for stage in slow_stages(row) + quick_stages(row) + analysis_stages(row):
+        for stage in slow_stages(row) + quick_stages(row) + analysis_stages(row, skipped):
             stages.setdefault(stage.name, stage)
-    for row in rows:
+    for row in rows if "reach" not in skipped else []:
         for stage in reach_stages(row):
             stages.setdefault(stage.name, stage)
     return list(stages.values())
@@ -117,14 +132,15 @@ def quick_stages(row: Row) -> list[Stage]:
     ]
 
 
-def analysis_stages(row: Row) -> list[Stage]:
+def analysis_stages(row: Row, skipped: Sequence[str]) -> list[Stage]:
     """Those of the stages `features`, `svd` and `choices` where the row's suite lists the row."""
+    wanted = [kind for kind in ANALYSES if kind not in skipped and is_listed(row, kind)]
     stages = []
-    if is_listed(row, "features"):
+    if "features" in wanted:
         stages += features_stages(row)
-    if is_listed(row, "svd"):
+    if "svd" in wanted:
         stages.append(svd_stage(row))
-    if is_listed(row, "choices"):
+    if "choices" in wanted:
         stages.append(choices_stage(row))
     return stages
 
