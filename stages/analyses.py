@@ -9,11 +9,9 @@ Figures 1 and 10, and those of suites whose rows did not run here.
 
 from pathlib import Path
 
-from stages.reporting.ablation_figures import ablation_figures
+from stages.reporting.analysis_figures import analysis_figures
 from stages.reporting.drawing import Drawn, write_figures
-from stages.reporting.feature_figures import feature_figures
 from stages.reporting.reading import read_arrays, read_results
-from stages.reporting.singular_value_figures import singular_value_figures
 from stages.runtime.errors import run_stage
 from stages.runtime.files import read_about
 from stages.settings.project import listed_suites, read_yaml
@@ -30,20 +28,15 @@ def suite_figures(suite: Path) -> dict[str, Drawn]:
     keys = {name: row.keys(TableKeys) for name, row in rows.items()}
     quick = {name: row for name, row in keys.items() if row.budget == "quick"}
     others = {name: row for name, row in keys.items() if row.budget != "quick"}
-    drawn = {}
+    drawn: dict[str, Drawn] = {}
     for subject, kept in ((suite.stem, others), (f"{suite.stem}-quick", quick)):
         ablated = {name: rows[name].ablation for name in kept}
         decomposed = {name: rows[name].singular_values for name in values.get("svd") or {} if name in kept}
         looked_into = {name: rows[name].features for name in values.get("features") or {} if name in kept}
-        figures = ablation_figures(kept, read_results(ablated))
-        figures |= singular_value_figures(kept, read_results(decomposed))
         features = read_arrays(looked_into)
-        if features:
-            first = rows[next(iter(features))]
-            classes = read_about(first.features)["classes"]
-            figures |= feature_figures(kept, features, classes)
-        for figure, of_figure in figures.items():
-            drawn[f"{figure}-{subject}"] = of_figure
+        classes = read_about(looked_into[next(iter(features))])["classes"] if features else []
+        results = (read_results(ablated), read_results(decomposed), features)
+        drawn |= analysis_figures(subject, kept, *results, classes)
     return drawn
 
 

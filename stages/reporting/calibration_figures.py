@@ -11,7 +11,7 @@ from stages.reporting.figures_elsewhere import figures_elsewhere
 from stages.reporting.gathered import Gathered
 from stages.reporting.reach_figure import reach_figure
 from stages.reporting.reliability import figure1
-from stages.reporting.rows_of_figures import row_of_figure1, rows_by_ipc
+from stages.reporting.rows_of_figures import by_suite, row_of_figure1, rows_by_ipc
 from stages.settings.tables import TableKeys
 
 __all__ = ["calibration_figures"]
@@ -71,12 +71,3 @@ def reach_figures(gathered: Gathered) -> dict[str, Drawn]:
         if result:
             suites.setdefault(rows[name].suite.stem, {})[name] = result
     return {f"figure_reach-{suite}": reach_figure(reached) for suite, reached in suites.items()}
-
-
-def by_suite(rows: dict[str, TableKeys], results: dict[str, dict]) -> dict[str, dict[str, TableKeys]]:
-    """The rows that have results, by suite."""
-    suites: dict[str, dict[str, TableKeys]] = {}
-    for name, keys in rows.items():
-        if name in results:
-            suites.setdefault(keys.suite, {})[name] = keys
-    return suites

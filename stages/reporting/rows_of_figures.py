@@ -10,6 +10,7 @@ from stages.settings.tables import TableKeys
 
 __all__ = [
     "REFERENCES",
+    "by_suite",
     "compared_rows",
     "distilled_rows",
     "rows_by_ipc",
@@ -203,3 +204,12 @@ def _told_apart(labels: dict[str, str], words: dict[str, str]) -> dict[str, str]
         alike = {words[other] for other in labels if labels[other] == label}
         apart[name] = f"{label}, {words[name]}" if len(alike) > 1 else label
     return apart
+
+
+def by_suite(rows: dict[str, TableKeys], results: Container[str]) -> dict[str, dict[str, TableKeys]]:
+    """The rows that have results, by suite."""
+    suites: dict[str, dict[str, TableKeys]] = {}
+    for name, keys in rows.items():
+        if name in results:
+            suites.setdefault(keys.suite, {})[name] = keys
+    return suites

@@ -132,10 +132,11 @@ def end_leftovers() -> None:
 def run_pieces(rows: list[Row], options: argparse.Namespace, out: Path) -> int:
     """One piece, or piece after piece. The results are written after each."""
     stages = plan(rows, options.skip)
+    all_stages = plan(rows)  # also those that an earlier call may have run
     while True:
         deadline = time.monotonic() + 60 * options.minutes
         status = work(stages, deadline, out)
-        finished = {stage.name for stage in plan(rows) if is_done(stage)}  # also what an earlier call has run
+        finished = {stage.name for stage in all_stages if is_done(stage)}
         write_results(rows, finished, out)
         if status != UNFINISHED or not options.until_done:
             return status

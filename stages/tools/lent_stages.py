@@ -61,8 +61,9 @@ def plan(rows: list[Row], skipped: Sequence[str] = ()) -> list[Stage]:
     for row in rows:
         for stage in slow_stages(row) + quick_stages(row) + analysis_stages(row, skipped):
             stages.setdefault(stage.name, stage)
-    for row in rows if "reach" not in skipped else []:
-        for stage in reach_stages(row):
+    for row in rows:
+        if is_wanted(row, "reach", skipped):
+            stage = reach_stage(row)
             stages.setdefault(stage.name, stage)
     return list(stages.values())
 
@@ -134,20 +135,19 @@ def quick_stages(row: Row) -> list[Stage]:
 
 def analysis_stages(row: Row, skipped: Sequence[str]) -> list[Stage]:
     """Those of the stages `features`, `svd` and `choices` where the row's suite lists the row."""
-    wanted = [kind for kind in ANALYSES if kind not in skipped and is_listed(row, kind)]
     stages = []
-    if "features" in wanted:
+    if is_wanted(row, "features", skipped):
         stages += features_stages(row)
-    if "svd" in wanted:
+    if is_wanted(row, "svd", skipped):
         stages.append(svd_stage(row))
-    if "choices" in wanted:
+    if is_wanted(row, "choices", skipped):
         stages.append(choices_stage(row))
     return stages
 
 
-def is_listed(row: Row, kind: str) -> bool:
-    """Whether the row's suite has the row under a kind of analysis."""
-    return row.name in (read_yaml(row.suite).get(kind) or {})
+def is_wanted(row: Row, kind: str, skipped: Sequence[str]) -> bool:
+    """Whether the row's suite has the row under a kind of analysis that is not skipped."""
+    return kind not in skipped and row.name in (read_yaml(row.suite).get(kind) or {})
 
 
 def features_stages(row: Row) -> list[Stage]:
@@ -177,19 +177,14 @@ def choices_stage(row: Row) -> Stage:
     return Stage("choices", row.name, "choices", settings, inputs, [row.choices])
 
 
-def reach_stages(row: Row) -> list[Stage]:
-    """The stage `reach`, if the row's suite lists the row there.
-
-    Of the rows whose temperatures it tries, it takes those that are there.
-    """
-    if not is_listed(row, "reach"):
-        return []
+def reach_stage(row: Row) -> Stage:
+    """Of the rows whose temperatures it tries, it takes those that are there."""
     keys = row.analysis("reach", ReachKeys)
     training = row.keys(TrainKeys).model_dump()
     settings = [params_of_results(), row.dataset.value("network"), training, keys.model_dump()]
     temperatures = [row.shipped, *(Row(name).shipped for name in keys.carried)]
     inputs = [row.prepared, row.distilled, row.weights, row.logits, *temperatures]
-    return [Stage("reach", row.name, "reach", settings, inputs, [row.reach])]
+    return Stage("reach", row.name, "reach", settings, inputs, [row.reach])
 
 
 def buffers_of(row: Row) -> list[Buffer]:
