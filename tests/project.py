@@ -182,9 +182,9 @@ def copy_code(folder: Path, stages: Sequence[str] = ()) -> None:
     kept = {name: stage for name, stage in all_stages.items() if not stages or name in stages}
     write_yaml(folder / "dvc.yaml", {"vars": ["suites/shapes.yaml"], "stages": kept})
     (folder / "README.md").touch()
-    for name in ("cifar10", "cifar100", "released"):
-        (folder / "reports" / name).mkdir(parents=True)
-        (folder / "reports" / name / "metrics.json").write_text('{"rows": {}}')
+    for file in (folder / dep for dep in all_stages["report"]["deps"] if dep.endswith("/metrics.json")):
+        file.parent.mkdir(parents=True)
+        file.write_text('{"rows": {}}')
     (folder / "reports/benchmarks").mkdir()
     (folder / "reports/benchmarks/grid.json").write_text("{}")
     (folder / "reports/cifar10/features.safetensors").touch()
