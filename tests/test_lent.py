@@ -153,10 +153,11 @@ def test_killed_in_every_slow_stage_it_ends_where_one_go_ends(killed, tmp_path):
     assert not left, "checkpoints are gone when the work is done"
 
 
-def test_the_results_are_seven_small_files(killed):
+def test_the_results_are_seven_small_files_that_others_may_read(killed):
     folder = killed[0]
-    files = {path.name for path in (folder / "results").iterdir()}
-    assert files == {
+    modes = {path.name: path.stat().st_mode for path in (folder / "results").iterdir()}
+    assert len(set(modes.values())) == 1
+    assert modes.keys() == {
         "metrics.json",
         "tables.md",
         "curves.csv",
@@ -332,6 +333,11 @@ def test_a_stage_is_done_under_its_own_settings_code_inputs_and_outputs_only(tmp
         assert is_done(stage)
     Path("output").unlink()
     assert not is_done(stage)
+
+
+def test_without_arrays_there_is_no_file(tmp_path):
+    assert write_arrays(tmp_path / "features.safetensors", {}, ["a"]) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_has_no_room_is_named_and_other_rows_stay(tmp_path, monkeypatch):

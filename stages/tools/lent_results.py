@@ -1,10 +1,10 @@
-"""What `stages.tools.lent` leaves in its output folder: seven files of at most 16 MiB. Other rows stay.
+"""What `stages.tools.lent` leaves in its output folder: files of at most 16 MiB. Other rows stay.
 
 - metrics.json: temperatures and scores of each row and repeat, and the names of arrays that had no room
 - tables.md: the tables of these rows, beside the paper's numbers
 - curves.csv: curves of experts and of distillation
 - sets.safetensors, logits.safetensors: distilled sets with their settings, and test logits, in 16 bits
-- features.safetensors: what the stage `features` wrote of the rows that the suite lists there, in 16 bits
+- features.safetensors: what the stage `features` wrote of rows that the suite lists there, in 16 bits
 - pieces.json: seconds, memory of the largest process, device and commit of each piece
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from stages.reporting import further_tables
 from stages.reporting.cells import Results
@@ -30,7 +30,6 @@ from stages.reporting.shipped_table import shipped_table
 from stages.reporting.without_images_table import without_images_table
 from stages.runtime.errors import UserError
 from stages.runtime.files import (
-    naming,
     read_about,
     read_arrays,
     read_curve,
@@ -153,7 +152,7 @@ def results_of(names: list[str], evaluated: dict[str, dict]) -> Results:
 
 
 def write_arrays(file: Path, sources: dict[str, Path], rows: list[str]) -> list[str]:
-    """Write the arrays of each row's file as `<row>/<name>` in 16 bits while there is room.
+    """Write each row's arrays as `<row>/<name>` in 16 bits while there is room; no file where there are none.
 
     Labels and the logits of cross-entropy go first, then the smallest.
 
@@ -176,8 +175,9 @@ def write_arrays(file: Path, sources: dict[str, Path], rows: list[str]) -> list[
         if arrays[name].nbytes <= room:
             kept[name] = arrays[name]
             room -= arrays[name].nbytes
-    with replacing(file) as temporary, naming(file):
-        save_file(kept, temporary, {"about": json.dumps(about)})
+    if kept or file.exists():
+        with replacing(file) as temporary:
+            temporary.write_bytes(save(kept, {"about": json.dumps(about)}))
     return [f"{file.stem}/{name}" for name in sorted(arrays.keys() - kept.keys())]
 
 
