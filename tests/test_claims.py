@@ -521,10 +521,13 @@ def sentences(committed) -> list[str]:
     return [line[3:] for line in numbered]
 
 
+WORDS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenette": "ImageNette", "digits": "digits"}
+
+
 def rows_by_words(committed: pd.DataFrame) -> dict[str, list[str]]:
     """The rows that the sentences are about, by what they call their data set and budget."""
     budgets = {}
-    for suite in ("cifar10", "cifar100", "digits"):
+    for suite in WORDS:
         budgets |= yaml.safe_load((ROOT / f"suites/{suite}.yaml").read_text())["runs"]
     names = list(committed.index.get_level_values("row").unique())
     names = [name for name in names if budgets[name]["reads"].removeprefix("distill/") not in names]
@@ -532,7 +535,7 @@ def rows_by_words(committed: pd.DataFrame) -> dict[str, list[str]]:
     published = {kinds[name] for name in names if budgets[name].get("budget") == "published"}
     rows: dict[str, list[str]] = {}
     for name in names:
-        words = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits"}[kinds[name][0]]
+        words = WORDS[kinds[name][0]]
         if budgets[name].get("budget") == "reduced":
             if kinds[name] in published:
                 continue
