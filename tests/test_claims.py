@@ -24,6 +24,7 @@ from stages.settings.tables import TableKeys
 
 NETWORKS = np.array([-2.0, -1.0, 0.0, 1.0, 2.0]) / 1000  # how five networks differ, in shares
 TABLES = ROOT / "reports/tables"
+WORDS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenette": "ImageNette", "digits": "digits"}
 # ECE of each method in percent, where the paper is right, where it is wrong, and where nothing can be told.
 ECE = {
     "right": {"raw": 10, "ts": 15, "mixup": 20, "label_smoothing": 25, "focal": 14, "mts": 2, "fixed": 5},
@@ -519,9 +520,6 @@ def sentences(committed) -> list[str]:
     main = (ROOT / "README.md").read_text()
     assert all(line in main for line in numbered)
     return [line[3:] for line in numbered]
-
-
-WORDS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenette": "ImageNette", "digits": "digits"}
 
 
 def rows_by_words(committed: pd.DataFrame) -> dict[str, list[str]]:
