@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 from browser import CHROMIUM, Browser
 from matplotlib.figure import Figure
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageStat
+from sklearn.datasets import load_sample_image
 
 from stages.reporting.cells import Results, Table
 from stages.reporting.embedding import embedded, smaller_svg
@@ -346,12 +347,28 @@ def test_a_smaller_svg_shows_the_same():
     assert {first or second for first, second in referred} == ids
 
 
-def test_a_picture_keeps_every_pixel(sample):
+def as_embedded(path):
+    """A picture as a browser decodes it from the page, and its bytes there."""
+    (encoded,) = re.findall(r"data:image/webp;base64,([^']+)'", embedded(path, "A picture"))
+    data = b64decode(encoded)
+    return Image.open(io.BytesIO(data)).convert("RGB"), len(data)
+
+
+def test_a_drawing_keeps_every_pixel(sample):
     path = sample.pictures[ODD]
-    written = embedded(path, "A picture")
-    (data,) = re.findall(r"data:image/webp;base64,([^']+)'", written)
-    with Image.open(path) as before, Image.open(io.BytesIO(b64decode(data))) as after:
-        assert ImageChops.difference(before.convert("RGB"), after.convert("RGB")).getbbox() is None
+    after, _ = as_embedded(path)
+    with Image.open(path) as before:
+        assert ImageChops.difference(before.convert("RGB"), after).getbbox() is None
+
+
+def test_a_photograph_takes_a_fraction_of_its_bytes_and_looks_the_same(tmp_path):
+    photograph = Image.fromarray(load_sample_image("china.jpg"))
+    path = tmp_path / "photograph.png"
+    photograph.save(path)
+    after, size = as_embedded(path)
+    difference = ImageStat.Stat(ImageChops.difference(photograph, after))
+    assert max(difference.mean) < 5  # of 255
+    assert size < 0.4 * path.stat().st_size
 
 
 def test_pictures_of_unknown_size_are_named(sample, tmp_path):

@@ -1,6 +1,7 @@
-"""Pictures as parts of the page, in fewer bytes than their files have and of the same quality.
+"""Pictures as parts of the page, in fewer bytes than their files have.
 
-A PNG becomes a lossless WebP. An SVG keeps every mark, and a style that many elements have is said once.
+A PNG becomes a WebP: a lossless one, or one that looks the same where that is smaller, as for photographs.
+An SVG keeps every mark, and a style that many elements have is said once.
 """
 
 import io
@@ -18,6 +19,7 @@ __all__ = ["embedded", "pixels", "smaller_svg"]
 
 SMALL = 480  # pixels: two figures of this width stand side by side
 EFFORT = 2  # of WebP, from 0 to 6: more takes seconds and saves a few percent
+QUALITY = 95  # of a WebP that is not lossless, from 0 to 100
 STYLE = re.compile(r' style="([^"]*)"')
 ID = re.compile(r' id="([^"]*)"')
 
@@ -45,8 +47,14 @@ def embedded(path: Path, alt: str) -> str:
 def _webp(png: bytes) -> bytes:
     with Image.open(io.BytesIO(png)) as image:
         kept = image.convert("RGB") if _is_opaque(image) else image.convert("RGBA")
+    lossless = _encoded(kept, lossless=True, quality=60)
+    lossy = _encoded(kept, quality=QUALITY)
+    return min(lossless, lossy, key=len)
+
+
+def _encoded(image: Image.Image, **options: int) -> bytes:
     written = io.BytesIO()
-    kept.save(written, "WEBP", lossless=True, quality=60, method=EFFORT)
+    image.save(written, "WEBP", method=EFFORT, **options)
     return written.getvalue()
 
 
