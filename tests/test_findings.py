@@ -1,8 +1,13 @@
 """What the READMEs say was found, against the committed tables."""
 
+import json
+
+import numpy as np
 import pandas as pd
 import pytest
 from project import ROOT
+
+from stages.settings.project import read_yaml
 
 TABLES = ROOT / "reports/tables"
 AT_TEN = [
@@ -133,6 +138,19 @@ def test_folds_of_datms_set_end_on_the_bound_and_so_does_ts_without_its_early_st
     for other in (row, "cifar10-dc-ipc10-released", "cifar10-mtt-ipc10-released"):
         exact = ts.loc[(other, "ts_converged")]
         assert exact["bound_hits"] == exact["repeats"]
+
+
+def test_the_accuracy_of_released_sets_stands_beside_the_published_one():
+    rows = json.loads((ROOT / "reports/released/metrics.json").read_text())["rows"]
+    sets = read_yaml(ROOT / "stages/images/released.yaml")
+    text = (ROOT / "reports/released/README.md").read_text()
+    for row, stages in rows.items():
+        suite = read_yaml(ROOT / f"suites/{row.split('-')[0]}.yaml")
+        source = suite["runs"][row]["distill"]["source"]
+        published = sets[source.removeprefix("released/")]["published"]["accuracy"]
+        here = 100 * np.mean(stages["evaluate"]["methods"]["raw"]["accuracy"])
+        assert f"| `{row}` | {here:.2f} | {published} | {here - published:+.2f} |" in text
+        assert abs(here - published) < 2 or "mtt" in row
 
 
 def test_the_number_of_iterations_moves_mts_on_released_sets_as_their_readme_says():
