@@ -19,7 +19,7 @@ __all__ = ["embedded", "pixels", "smaller_svg"]
 
 SMALL = 480  # pixels: two figures of this width stand side by side
 EFFORT = 2  # of WebP, from 0 to 6: more takes seconds and saves a few percent
-QUALITY = 95  # of a WebP that is not lossless, from 0 to 100
+QUALITY = 90  # of a WebP that is not lossless, from 0 to 100
 STYLE = re.compile(r' style="([^"]*)"')
 ID = re.compile(r' id="([^"]*)"')
 
